@@ -1,0 +1,215 @@
+//! The runtime and its apps.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use roadrunner_buffer::{BreakEven, Domain, Home, Pool, PoolUse};
+use roadrunner_transport::{Call, Fault, Payload, Reply, Undelivered};
+use wasmtime::{Engine, Linker};
+
+use crate::config::Config;
+use crate::deadline::Ticker;
+use crate::error::LoadError;
+use crate::function::{Function, FunctionSpec, Inspection, ModuleSource};
+use crate::host::{self, HostState};
+use crate::workers::{Ticket, Workers};
+use crate::{dispatch, engine, route};
+
+/// Compiles functions and holds what they share: engine, recycled pages, worker threads.
+///
+/// Several can live in one process; dropping the last handle ends its threads.
+#[derive(Clone)]
+pub struct Runtime(pub(crate) Arc<Shared>);
+
+/// What all apps of a runtime share.
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) engine: Engine,
+    linker: Linker<HostState>,
+    pool: Arc<Pool>,
+    break_even: BreakEven,
+    pub(crate) ticker: Ticker,
+    pub(crate) workers: Workers,
+    domains: AtomicU64,
+}
+
+impl Runtime {
+    /// Sets up an engine, and measures where moving begins to beat copying here.
+    ///
+    /// # Errors
+    /// When the machine refuses address space, threads or memory.
+    pub fn new(config: Config) -> Result<Self, LoadError> {
+        let kernel = |what| move |source| LoadError::Kernel { what, source };
+        let engine = engine::engine(&config)?;
+        let linker =
+            host::linker(&engine).map_err(|error| LoadError::Engine(format!("{error:#}")))?;
+        let break_even = match config.break_even {
+            Some(fixed) => fixed,
+            None => BreakEven::measure().map_err(kernel("measure page moves"))?,
+        };
+        let shared = Shared {
+            pool: Arc::new(Pool::new(config.pool)),
+            ticker: Ticker::start(&engine).map_err(kernel("start a thread"))?,
+            workers: Workers::start(config.workers, config.queue)
+                .map_err(kernel("start a thread"))?,
+            engine,
+            linker,
+            break_even,
+            domains: AtomicU64::new(0),
+            config,
+        };
+        Ok(Self(Arc::new(shared)))
+    }
+
+    /// Compiles functions and makes an app of them, a trust domain of its own.
+    ///
+    /// # Errors
+    /// With the name of the first function whose module can't be read, compiled or linked.
+    pub fn load(&self, specs: Vec<FunctionSpec>) -> Result<Arc<App>, (String, LoadError)> {
+        let mut functions = HashMap::new();
+        for spec in specs {
+            let name = spec.name.clone();
+            match Function::load(spec, &self.0.engine, &self.0.linker) {
+                Ok(function) => functions.insert(name, Arc::new(function)),
+                Err(error) => return Err((name, error)),
+            };
+        }
+        let domain = Domain(self.0.domains.fetch_add(1, Ordering::Relaxed));
+        let home = Home { pool: Arc::clone(&self.0.pool), domain, break_even: self.0.break_even };
+        let window_bytes = Arc::new(AtomicU64::new(0));
+        Ok(Arc::new(App { shared: Arc::clone(&self.0), functions, home, window_bytes }))
+    }
+
+    /// Compiles a module ahead of time into the bytes of a `.cwasm` file.
+    ///
+    /// # Errors
+    /// When the module can't be read or compiled or is not a function.
+    pub fn precompile(&self, source: &ModuleSource) -> Result<Vec<u8>, LoadError> {
+        source.precompile(&self.0.engine)
+    }
+
+    /// What a module offers and asks.
+    ///
+    /// # Errors
+    /// When the module can't be read or compiled or is not a function.
+    pub fn inspect(&self, source: &ModuleSource) -> Result<Inspection, LoadError> {
+        source.inspect(&self.0.engine)
+    }
+
+    /// Where moving begins to beat copying on this machine.
+    #[must_use]
+    pub fn break_even(&self) -> BreakEven {
+        self.0.break_even
+    }
+
+    /// What the pool of recycled pages holds now.
+    #[must_use]
+    pub fn pool_usage(&self) -> PoolUse {
+        self.0.pool.usage()
+    }
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runtime").field("config", &self.0.config).finish_non_exhaustive()
+    }
+}
+
+/// A set of functions that may know of each other and whose recycled pages are shared: one workflow
+/// of one tenant.
+pub struct App {
+    pub(crate) shared: Arc<Shared>,
+    functions: HashMap<String, Arc<Function>>,
+    home: Home,
+    window_bytes: Arc<AtomicU64>,
+}
+
+impl App {
+    /// Runs a function and waits for its response. Nested calls run on this thread too.
+    ///
+    /// # Errors
+    /// When the function is unknown, fails, traps or runs out of time; the payload comes back
+    /// where the function did not get it.
+    pub fn call<'p>(
+        self: &Arc<Self>,
+        target: &'p str,
+        payload: Payload<'p>,
+        since: Instant,
+    ) -> Result<Reply, Undelivered<'p>> {
+        match route::of_request(self, target) {
+            Ok(route) => {
+                let deadline = since + self.shared.config.longest_call;
+                dispatch::send(self, route, Call { target, payload, since, deadline, depth: 0 })
+            }
+            Err(fault) => Err(Undelivered::before(fault, payload)),
+        }
+    }
+
+    /// Runs a function beside the caller, on a worker thread or on the thread that waits for it, and
+    /// passes its end to `done` there.
+    pub fn spawn(
+        self: &Arc<Self>,
+        target: String,
+        payload: Payload<'static>,
+        done: impl FnOnce(Result<Reply, Fault>) + Send + 'static,
+    ) -> Ticket<()> {
+        let app = Arc::clone(self);
+        self.shared.workers.spawn(move || {
+            let call = || app.call(&target, payload, Instant::now());
+            let ended = catch_unwind(AssertUnwindSafe(call))
+                .map(|ended| ended.map_err(|undelivered| undelivered.fault));
+            // Whoever waits must hear of it, or would wait for ever.
+            let panicked = |_| {
+                let reason = "the host panicked; its log says where".into();
+                Err(Fault::Exhausted { function: target.clone(), reason })
+            };
+            done(ended.unwrap_or_else(panicked));
+        })
+    }
+
+    /// Where its pages belong: for making payloads that can move.
+    #[must_use]
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
+    pub(crate) fn function(&self, name: &str) -> Option<&Arc<Function>> {
+        self.functions.get(name)
+    }
+
+    pub(crate) fn payload_limit(&self) -> u64 {
+        self.shared.config.payload_bytes
+    }
+
+    /// Counts the bytes of a window against the app's limit; `None` where that is reached.
+    pub(crate) fn charge(&self, bytes: usize) -> Option<WindowBytes> {
+        let bytes = bytes as u64;
+        let limit = self.shared.config.app_window_bytes;
+        let before = self.window_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let charge = WindowBytes { total: Arc::clone(&self.window_bytes), bytes };
+        (before.saturating_add(bytes) <= limit).then_some(charge)
+    }
+}
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App").field("functions", &self.functions.keys()).finish_non_exhaustive()
+    }
+}
+
+/// Bytes of a window, counted against its app while this lives.
+#[derive(Debug)]
+pub(crate) struct WindowBytes {
+    total: Arc<AtomicU64>,
+    bytes: u64,
+}
+
+impl Drop for WindowBytes {
+    fn drop(&mut self) {
+        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}

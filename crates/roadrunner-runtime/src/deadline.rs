@@ -1,0 +1,102 @@
+//! Deadlines: a sandbox that runs too long is stopped.
+//!
+//! Compiled code compares the engine's epoch with its own at every loop and call; a thread moves
+//! the epoch on every [`TICK`] while functions run, and sleeps while none does. This is the only
+//! file that knows of epochs.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use wasmtime::{Engine, EngineWeak, Store};
+
+/// How late a sandbox may be stopped. Shorter ticks cost wake-ups, two hundred a second now.
+pub(crate) const TICK: Duration = Duration::from_millis(5);
+
+/// Ticks without a function after which the thread sleeps until one runs: long enough that
+/// a busy runtime never has to wake it.
+const IDLE_TICKS: u32 = 200;
+
+/// Moves an engine's epoch on while functions run.
+#[derive(Debug)]
+pub(crate) struct Ticker {
+    shared: Arc<Shared>,
+    thread: Thread,
+}
+
+#[derive(Debug)]
+struct Shared {
+    running: AtomicUsize,
+    asleep: AtomicBool,
+}
+
+/// A function runs while this lives.
+#[derive(Debug)]
+pub(crate) struct Running<'t>(&'t Shared);
+
+impl Ticker {
+    /// Starts the thread, which ends with the engine.
+    pub(crate) fn start(engine: &Engine) -> std::io::Result<Self> {
+        let shared =
+            Arc::new(Shared { running: AtomicUsize::new(0), asleep: AtomicBool::new(false) });
+        let (weak, engine) = (Arc::downgrade(&shared), engine.weak());
+        let handle =
+            thread::Builder::new().name("deadlines".into()).spawn(move || tick(&weak, &engine))?;
+        Ok(Self { shared, thread: handle.thread().clone() })
+    }
+
+    /// Notes that a function runs and sees that time passes for it.
+    pub(crate) fn run(&self) -> Running<'_> {
+        self.shared.running.fetch_add(1, Ordering::SeqCst);
+        if self.shared.asleep.swap(false, Ordering::SeqCst) {
+            self.thread.unpark();
+        }
+        Running(&self.shared)
+    }
+}
+
+impl Drop for Ticker {
+    fn drop(&mut self) {
+        self.shared.asleep.store(false, Ordering::SeqCst);
+        self.thread.unpark();
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+fn tick(shared: &Weak<Shared>, engine: &EngineWeak) {
+    let mut idle = 0;
+    loop {
+        thread::sleep(TICK);
+        let (Some(shared), Some(engine)) = (shared.upgrade(), engine.upgrade()) else {
+            return;
+        };
+        engine.increment_epoch();
+        idle = if shared.running.load(Ordering::SeqCst) == 0 { idle + 1 } else { 0 };
+        if idle < IDLE_TICKS {
+            continue;
+        }
+        idle = 0;
+        shared.asleep.store(true, Ordering::SeqCst);
+        // A function that started between the count and the flag sees the flag or is seen here.
+        if shared.running.load(Ordering::SeqCst) > 0 {
+            shared.asleep.store(false, Ordering::SeqCst);
+            continue;
+        }
+        drop((shared, engine));
+        thread::park();
+    }
+}
+
+/// Stops the store's code at the deadline, at most one and a half ticks late.
+pub(crate) fn arm<T>(store: &mut Store<T>, deadline: Instant) {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let ticks = left.as_nanos().div_ceil(TICK.as_nanos()) + 1;
+    store.set_epoch_deadline(u64::try_from(ticks).unwrap_or(u64::MAX / 2));
+    store.epoch_deadline_trap();
+}

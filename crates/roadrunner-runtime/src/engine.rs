@@ -1,0 +1,65 @@
+//! The WebAssembly engine: how code is compiled, cached and laid out.
+
+use wasmtime::{
+    CacheConfig, Config as EngineConfig, Engine, Inlining, InstanceAllocationStrategy,
+    PoolingAllocationConfig,
+};
+
+use crate::config::{Cache, Config, WASM_STACK};
+use crate::error::LoadError;
+
+/// What wasm32 can address, in bytes.
+const LINEAR_MEMORY: usize = 4 << 30;
+
+/// Tables a module may have, and their entries: enough for programs of every language we know;
+/// indirect calls and closures need one table with an entry for each function.
+const TABLES: u32 = 4;
+const TABLE_ENTRIES: usize = 100_000;
+
+/// Bytes of an instance's own book-keeping: globals and a few words for each function.
+const INSTANCE_BYTES: usize = 4 << 20;
+
+/// Makes an engine of a config.
+pub(crate) fn engine(config: &Config) -> Result<Engine, LoadError> {
+    let mut engine = EngineConfig::new();
+    engine
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pooling(config.sandboxes)))
+        .memory_reservation(LINEAR_MEMORY as u64)
+        // Windows are laid over linear memory by host address: it must stay where it is.
+        .memory_may_move(false)
+        .memory_init_cow(true)
+        .compiler_inlining(Inlining::Yes)
+        .epoch_interruption(true)
+        .max_wasm_stack(WASM_STACK)
+        .wasm_multi_memory(false)
+        .wasm_memory64(false)
+        .wasm_relaxed_simd(true)
+        .wasm_tail_call(true);
+    if let Cache::Directory(directory) = &config.cache {
+        let mut cache = CacheConfig::new();
+        cache.with_directory(directory);
+        match wasmtime::Cache::new(cache) {
+            Ok(cache) => {
+                engine.cache(Some(cache));
+            }
+            Err(error) => {
+                tracing::warn!(directory = %directory.display(), %error,
+                    "compiled code is not cached: the cache directory can't be used");
+            }
+        }
+    }
+    Engine::new(&engine).map_err(|error| LoadError::Engine(format!("{error:#}")))
+}
+
+fn pooling(sandboxes: u32) -> PoolingAllocationConfig {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_core_instances(sandboxes)
+        .total_memories(sandboxes)
+        .total_tables(sandboxes.saturating_mul(TABLES))
+        .max_memory_size(LINEAR_MEMORY)
+        .max_tables_per_module(TABLES)
+        .table_elements(TABLE_ENTRIES)
+        .max_core_instance_size(INSTANCE_BYTES)
+        .max_memories_per_module(1);
+    pool
+}

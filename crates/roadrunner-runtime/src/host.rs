@@ -1,0 +1,465 @@
+//! The host's side of the guest ABI: what a guest's imports do.
+//!
+//! Every integer here comes from a guest. A bad one ends in an [`Errno`] for the guest or in a trap
+//! of it, never in a panic of the host.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use roadrunner_abi::{ALLOC_UNSPECIFIED, CALL_SHARE, Errno, IMPORT_MODULE, import, limit};
+use roadrunner_buffer::{Contents, Sealed, Traffic};
+use roadrunner_transport::{Account, Call, Fault, Hop, Mode, Payload, Reply, Undelivered};
+use wasmtime::{AsContextMut, Caller, Engine, Linker, ResourceLimiter};
+use wasmtime_wasi::p1::WasiP1Ctx;
+
+use crate::app::App;
+use crate::dispatch;
+use crate::function::Function;
+use crate::memory::{Guest, GuestError, LinearMemory};
+use crate::route;
+use crate::wasi::Wasi;
+use crate::workers::Ticket;
+
+/// Records of its own calls that one invocation can collect for the report; a guest may make
+/// millions of calls, which must not fill the host's memory.
+const MAX_HOPS: usize = 4096;
+
+/// What the host knows of one instance.
+pub(crate) struct HostState {
+    pub(crate) app: Arc<App>,
+    pub(crate) function: Arc<Function>,
+    /// There as soon as the module is instantiated.
+    pub(crate) memory: Option<LinearMemory>,
+    /// There as soon as the guest needs it.
+    pub(crate) wasi: Option<Box<Wasi>>,
+    pub(crate) memory_limit: u64,
+    pub(crate) memory_peak: u64,
+    pub(crate) hops: Vec<Hop>,
+    deadline: Instant,
+    depth: u32,
+    tickets: Vec<Submitted>,
+    next_ticket: i32,
+}
+
+/// A call in flight beside its caller.
+struct Submitted {
+    id: i32,
+    target: String,
+    bytes: u64,
+    copied: Traffic,
+    ticket: Ticket<Result<Reply, (Errno, String)>>,
+}
+
+/// Why the host stops a guest.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Stop {
+    /// It asked for it.
+    #[error("{0}")]
+    Failed(String),
+    /// It broke the ABI.
+    #[error("{0}")]
+    Violation(String),
+}
+
+/// How a host function ends early.
+enum Halt {
+    /// The guest is told.
+    Errno(Errno),
+    /// The guest is stopped.
+    Stop(wasmtime::Error),
+}
+
+impl From<Errno> for Halt {
+    fn from(errno: Errno) -> Self {
+        Self::Errno(errno)
+    }
+}
+
+impl From<GuestError> for Halt {
+    fn from(error: GuestError) -> Self {
+        Self::Errno(match error {
+            GuestError::Stopped(error) => return Self::Stop(error),
+            GuestError::Violation(what) => return Self::Stop(Stop::Violation(what).into()),
+            GuestError::NoMemory(_) => Errno::NoMemory,
+            GuestError::Limit(_) => Errno::Limit,
+            GuestError::Fault => Errno::Fault,
+            GuestError::BadBuffer => Errno::BadBuffer,
+            GuestError::Host(error) => {
+                tracing::warn!(%error, "the kernel refused a step of a hand-over");
+                Errno::Limit
+            }
+        })
+    }
+}
+
+impl HostState {
+    pub(crate) fn new(
+        app: &Arc<App>,
+        function: &Arc<Function>,
+        deadline: Instant,
+        depth: u32,
+    ) -> Result<Self, Fault> {
+        // Directories can be gone by now; whatever else WASI needs can't fail and is made on demand.
+        let wasi = if function.spec.wasi.dirs.is_empty() {
+            None
+        } else {
+            Some(Wasi::handler(&function.spec)?)
+        };
+        Ok(Self {
+            app: Arc::clone(app),
+            function: Arc::clone(function),
+            memory: None,
+            wasi,
+            memory_limit: function.spec.memory_bytes,
+            memory_peak: 0,
+            hops: Vec::new(),
+            deadline,
+            depth,
+            tickets: Vec::new(),
+            next_ticket: 1,
+        })
+    }
+
+    fn wasi(&mut self) -> &mut WasiP1Ctx {
+        &mut self.wasi.get_or_insert_with(|| Wasi::without_dirs(&self.function.spec)).ctx
+    }
+
+    /// Passes on what the guest wrote to its standard streams.
+    pub(crate) fn log_output(&mut self) {
+        if let Some(wasi) = &mut self.wasi {
+            wasi.log(&self.function.spec.name);
+        }
+    }
+
+    /// What the guest wrote to its standard error.
+    pub(crate) fn stderr(&mut self) -> String {
+        self.wasi.as_mut().map(|wasi| wasi.stderr()).unwrap_or_default()
+    }
+
+    fn record(&mut self, from: &str, to: &str, bytes: u64, account: Account) {
+        if self.hops.len() < MAX_HOPS {
+            let (from, to) = (from.to_owned(), to.to_owned());
+            self.hops.push(Hop { from, to, mode: Mode::User, bytes, account });
+        }
+    }
+}
+
+impl ResourceLimiter for HostState {
+    fn memory_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let desired = desired as u64;
+        let allowed = desired <= self.memory_limit;
+        if allowed {
+            self.memory_peak = self.memory_peak.max(desired);
+        }
+        Ok(allowed)
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        _desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        // The engine's own bound on table entries holds.
+        Ok(true)
+    }
+}
+
+/// Everything a guest can import.
+pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<HostState>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p1::add_to_linker_sync(&mut linker, HostState::wasi)?;
+    let host = IMPORT_MODULE;
+    linker.func_wrap(host, import::BUFFER_ALLOC, buffer_alloc)?;
+    linker.func_wrap(host, import::BUFFER_FREE, buffer_free)?;
+    linker.func_wrap(host, import::CALL, call)?;
+    linker.func_wrap(host, import::SUBMIT, submit)?;
+    linker.func_wrap(host, import::WAIT, wait)?;
+    linker.func_wrap(host, import::FAIL, fail)?;
+    linker.func_wrap(host, import::LOG, log)?;
+    linker.func_wrap(host, import::DEADLINE_NS, deadline_ns)?;
+    Ok(linker)
+}
+
+type Host<'a> = Caller<'a, HostState>;
+
+/// The number that a host function answers.
+fn answer(ended: Result<i32, Halt>) -> wasmtime::Result<i32> {
+    match ended {
+        Ok(value) => Ok(value),
+        Err(Halt::Errno(errno)) => Ok(errno.code()),
+        Err(Halt::Stop(error)) => Err(error),
+    }
+}
+
+fn buffer_alloc(mut host: Host<'_>, len: u32, flags: u32) -> wasmtime::Result<u32> {
+    let mut guest = Guest(host.as_context_mut());
+    if flags & !ALLOC_UNSPECIFIED != 0 || guest.allocating() {
+        return Ok(0);
+    }
+    let unspecified = flags & ALLOC_UNSPECIFIED != 0;
+    let contents = if unspecified { Contents::Unspecified } else { Contents::Zeroed };
+    match guest.buffer_alloc(len, contents).map_err(Halt::from) {
+        Ok(ptr) => Ok(ptr),
+        Err(Halt::Errno(_)) => Ok(0),
+        Err(Halt::Stop(error)) => Err(error),
+    }
+}
+
+fn buffer_free(mut host: Host<'_>, ptr: u32) -> wasmtime::Result<i32> {
+    let mut guest = Guest(host.as_context_mut());
+    if guest.allocating() {
+        return Ok(Errno::Limit.code());
+    }
+    answer(guest.spend(ptr).map(|()| Errno::Ok.code()).map_err(Halt::from))
+}
+
+/// The arguments that `call` and `submit` have in common.
+#[derive(Clone, Copy)]
+struct Request {
+    name: u32,
+    name_len: u32,
+    ptr: u32,
+    len: u32,
+    flags: u32,
+}
+
+fn call(
+    mut host: Host<'_>,
+    name: u32,
+    name_len: u32,
+    ptr: u32,
+    len: u32,
+    flags: u32,
+    out: u32,
+) -> wasmtime::Result<i32> {
+    let mut guest = Guest(host.as_context_mut());
+    let request = Request { name, name_len, ptr, len, flags };
+    answer(call_and_wait(&mut guest, request, out))
+}
+
+fn call_and_wait(guest: &mut Guest<'_>, request: Request, out: u32) -> Result<i32, Halt> {
+    guest.bytes(out, 8)?;
+    let (target, route) = target(guest, request)?;
+    let Request { ptr, len, .. } = request;
+    let state = guest.0.data();
+    let (app, deadline, depth) = (Arc::clone(&state.app), state.deadline, state.depth + 1);
+    let since = Instant::now();
+    let send = |payload| {
+        let call = Call { target: &target, payload, since, deadline, depth };
+        dispatch::send(&app, route, call).map_err(refusal)
+    };
+    if request.flags & CALL_SHARE != 0 {
+        let (sealed, copied) = guest.share(ptr, len)?;
+        let ended = send(Payload::One(sealed));
+        return settle(guest, &target, u64::from(len), copied, ended, out);
+    }
+    let buffer = guest.is_buffer(ptr, len);
+    let ended = send(Payload::One(guest.reborrow().lend(ptr, len)?));
+    let kept = matches!(&ended, Err((errno, _)) if errno.keeps_payload());
+    if buffer && !kept {
+        guest.spend(ptr)?;
+    }
+    settle(guest, &target, u64::from(len), Traffic::default(), ended, out)
+}
+
+/// What a caller is told of a call that failed: whether the payload is still its own follows from
+/// the errno, so a payload that was delivered or lost must not end in one that keeps it.
+fn refusal(undelivered: Undelivered<'_>) -> (Errno, String) {
+    let errno = match &undelivered.fault {
+        Fault::TimedOut { .. } => Errno::Timeout,
+        Fault::Unknown { .. } => Errno::NotPermitted,
+        Fault::TooLarge { .. } => Errno::TooLarge,
+        Fault::TooDeep { .. } | Fault::Exhausted { .. } => Errno::Limit,
+        Fault::HandOver { .. } => Errno::Unavailable,
+        _ => Errno::CalleeFailed,
+    };
+    let lost = undelivered.payload.is_none() && errno.keeps_payload();
+    (if lost { Errno::CalleeFailed } else { errno }, undelivered.fault.to_string())
+}
+
+/// Reads the target's name and finds the way there.
+fn target(guest: &mut Guest<'_>, request: Request) -> Result<(String, route::Route), Halt> {
+    if request.flags & !CALL_SHARE != 0 || request.name_len > limit::NAME_BYTES {
+        return Err(Errno::Invalid.into());
+    }
+    if guest.allocating() {
+        return Err(Errno::Limit.into());
+    }
+    let name = guest.bytes(request.name, request.name_len)?.to_vec();
+    let name = String::from_utf8(name).map_err(|_| Errno::Invalid)?;
+    let state = guest.0.data();
+    if u64::from(request.len) > state.app.payload_limit() {
+        return Err(Errno::TooLarge.into());
+    }
+    let route = route::of_call(&state.app, &state.function, &name).ok_or(Errno::NotPermitted)?;
+    Ok((name, route))
+}
+
+fn submit(
+    mut host: Host<'_>,
+    name: u32,
+    name_len: u32,
+    ptr: u32,
+    len: u32,
+    flags: u32,
+) -> wasmtime::Result<i32> {
+    let mut guest = Guest(host.as_context_mut());
+    let request = Request { name, name_len, ptr, len, flags };
+    match start(&mut guest, request) {
+        Ok(id) => Ok(id),
+        Err(Halt::Errno(errno)) => Ok(-errno.code()),
+        Err(Halt::Stop(error)) => Err(error),
+    }
+}
+
+fn start(guest: &mut Guest<'_>, request: Request) -> Result<i32, Halt> {
+    let (target, route) = target(guest, request)?;
+    let Request { ptr, len, .. } = request;
+    let state = guest.0.data();
+    if state.tickets.len() >= limit::TICKETS || state.next_ticket == i32::MAX {
+        return Err(Errno::Limit.into());
+    }
+    let (app, deadline, depth) = (Arc::clone(&state.app), state.deadline, state.depth + 1);
+    let since = Instant::now();
+    let (sealed, copied) = if request.flags & CALL_SHARE != 0 {
+        guest.share(ptr, len)?
+    } else {
+        let buffer = guest.is_buffer(ptr, len);
+        let detached =
+            guest.reborrow().lend(ptr, len)?.detach(app.home()).map_err(GuestError::from)?;
+        if buffer {
+            guest.spend(ptr)?;
+        }
+        detached
+    };
+    let (worker, name) = (Arc::clone(&app), target.clone());
+    let ticket = app.shared.workers.spawn(move || {
+        let payload = Payload::One(sealed);
+        let call = Call { target: &name, payload, since, deadline, depth };
+        dispatch::send(&worker, route, call).map_err(refusal)
+    });
+    let state = guest.0.data_mut();
+    let id = state.next_ticket;
+    state.next_ticket += 1;
+    state.tickets.push(Submitted { id, target, bytes: u64::from(len), copied, ticket });
+    Ok(id)
+}
+
+fn wait(mut host: Host<'_>, ticket: i32, out: u32) -> wasmtime::Result<i32> {
+    let mut guest = Guest(host.as_context_mut());
+    answer(finish(&mut guest, ticket, out))
+}
+
+fn finish(guest: &mut Guest<'_>, id: i32, out: u32) -> Result<i32, Halt> {
+    guest.bytes(out, 8)?;
+    if guest.allocating() {
+        return Err(Errno::Limit.into());
+    }
+    let state = guest.0.data_mut();
+    let at = state.tickets.iter().position(|ticket| ticket.id == id).ok_or(Errno::BadTicket)?;
+    let deadline = state.deadline;
+    let Submitted { target, bytes, copied, ticket, .. } = state.tickets.swap_remove(at);
+    let ended = ticket.join(deadline).ok_or(Errno::Timeout)?;
+    settle(guest, &target, bytes, copied, ended, out)
+}
+
+/// Lands the response of a call, or the message of what it ended in, and names it at `out`.
+fn settle(
+    guest: &mut Guest<'_>,
+    target: &str,
+    bytes: u64,
+    copied: Traffic,
+    ended: Result<Reply, (Errno, String)>,
+    out: u32,
+) -> Result<i32, Halt> {
+    match ended {
+        Ok(reply) => receive(guest, target, bytes, copied, reply, out).map(|()| Errno::Ok.code()),
+        Err((Errno::CalleeFailed, message)) => {
+            let message = message.as_bytes();
+            let message = &message[..message.len().min(limit::MESSAGE_BYTES as usize)];
+            land(guest, Sealed::borrowed(message), out)?;
+            Ok(Errno::CalleeFailed.code())
+        }
+        Err((errno, message)) => {
+            tracing::debug!(target, message, "a guest's call ended in a fault");
+            Ok(errno.code())
+        }
+    }
+}
+
+fn receive(
+    guest: &mut Guest<'_>,
+    target: &str,
+    bytes: u64,
+    copied: Traffic,
+    mut reply: Reply,
+    out: u32,
+) -> Result<(), Halt> {
+    let since = Instant::now();
+    let len = reply.len() as u64;
+    let sealed = reply.payload().map_err(GuestError::from)?;
+    let traffic = land(guest, sealed, out)?;
+    let back = Account { traffic, handover: since.elapsed(), ..Account::default() };
+    let state = guest.0.data_mut();
+    let me = Arc::clone(&state.function);
+    for hop in reply.hops.drain(..) {
+        state.record(&hop.from, &hop.to, hop.bytes, hop.account);
+    }
+    let mut account = reply.account;
+    account.traffic += copied;
+    state.record(&me.spec.name, target, bytes, account);
+    state.record(target, &me.spec.name, len, back);
+    Ok(())
+}
+
+/// Lands bytes in the caller and names them at `out`. The caller's payload is gone by now, so every
+/// refusal is one that says so.
+fn land(guest: &mut Guest<'_>, sealed: Sealed<'_>, out: u32) -> Result<Traffic, Halt> {
+    let (at, len, traffic) = guest.land(sealed).map_err(|(error, _)| match error.into() {
+        Halt::Errno(_) => Halt::Errno(Errno::NoMemory),
+        stop @ Halt::Stop(_) => stop,
+    })?;
+    guest.write_words(out, &[at, len])?;
+    Ok(traffic)
+}
+
+/// Text from a guest, cut to the limit.
+fn text(guest: &mut Guest<'_>, ptr: u32, len: u32) -> Result<String, Halt> {
+    let bytes = guest.bytes(ptr, len.min(limit::MESSAGE_BYTES))?;
+    Ok(String::from_utf8_lossy(bytes).into_owned())
+}
+
+fn fail(mut host: Host<'_>, msg: u32, len: u32) -> wasmtime::Result<()> {
+    let mut guest = Guest(host.as_context_mut());
+    let message = text(&mut guest, msg, len);
+    let message = message.unwrap_or_else(|_| "its message lies outside linear memory".into());
+    Err(Stop::Failed(message).into())
+}
+
+fn log(mut host: Host<'_>, level: u32, msg: u32, len: u32) -> wasmtime::Result<()> {
+    let mut guest = Guest(host.as_context_mut());
+    let Ok(message) = text(&mut guest, msg, len) else {
+        let what = format!("it logged pointer {msg} and length {len}, outside its linear memory");
+        return Err(Stop::Violation(what).into());
+    };
+    let function = guest.0.data().function.spec.name.as_str();
+    match level {
+        roadrunner_abi::LOG_ERROR => tracing::error!(function, "{message}"),
+        roadrunner_abi::LOG_WARN => tracing::warn!(function, "{message}"),
+        roadrunner_abi::LOG_INFO => tracing::info!(function, "{message}"),
+        roadrunner_abi::LOG_DEBUG => tracing::debug!(function, "{message}"),
+        _ => tracing::trace!(function, "{message}"),
+    }
+    Ok(())
+}
+
+fn deadline_ns(host: Host<'_>) -> i64 {
+    let left: Duration = host.data().deadline.saturating_duration_since(Instant::now());
+    i64::try_from(left.as_nanos()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,70 @@
+//! Takes calls in: limits, deadline, a fresh sandbox, the payload's landing, the run.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use roadrunner_abi::limit;
+use roadrunner_transport::{Account, Call, Fault, Inbox, Payload, Reply, Undelivered};
+
+use crate::app::App;
+use crate::config::{CALL_STACK, MORE_STACK};
+use crate::function::Function;
+use crate::instance::Instance;
+
+/// The receiving end of an app.
+pub(crate) struct AppInbox<'a>(pub(crate) &'a Arc<App>);
+
+impl Inbox for AppInbox<'_> {
+    fn accept<'p>(&self, call: Call<'p>) -> Result<Reply, Undelivered<'p>> {
+        match admit(self.0, &call) {
+            Err(fault) => Err(Undelivered::before(fault, call.payload)),
+            Ok(function) => {
+                // A caller's thread may have any stack; nested calls take theirs from the same.
+                stacker::maybe_grow(CALL_STACK, MORE_STACK, || run(self.0, function, call))
+            }
+        }
+    }
+}
+
+/// The function of a call that is within all limits.
+fn admit<'a>(app: &'a Arc<App>, call: &Call<'_>) -> Result<&'a Arc<Function>, Fault> {
+    let function = || call.target.to_owned();
+    let Some(found) = app.function(call.target) else {
+        return Err(Fault::Unknown { function: function() });
+    };
+    let (len, limit) = (call.payload.len() as u64, app.payload_limit());
+    let largest = match &call.payload {
+        Payload::Many(parts) => parts.iter().map(|part| part.len() as u64).max().unwrap_or(0),
+        _ => len,
+    };
+    if largest > limit {
+        return Err(Fault::TooLarge { function: function(), len: largest, limit });
+    }
+    if call.depth >= limit::CALL_DEPTH {
+        return Err(Fault::TooDeep { function: function(), limit: limit::CALL_DEPTH });
+    }
+    if call.deadline <= Instant::now() {
+        return Err(Fault::TimedOut { function: function(), timeout: found.spec.timeout });
+    }
+    Ok(found)
+}
+
+/// Runs a call in a fresh sandbox.
+fn run<'p>(
+    app: &Arc<App>,
+    function: &Arc<Function>,
+    call: Call<'p>,
+) -> Result<Reply, Undelivered<'p>> {
+    let running = app.shared.ticker.run();
+    let mut instance = match Instance::new(app, function, call.deadline, call.depth) {
+        Ok(instance) => instance,
+        Err(fault) => return Err(Undelivered::before(fault, call.payload)),
+    };
+    let traffic = instance.receive(call.payload)?;
+    let entered = Instant::now();
+    let handover = entered.saturating_duration_since(call.since);
+    instance.run().map_err(Undelivered::after)?;
+    drop(running);
+    let account = Account { traffic, handover, run: entered.elapsed(), ..Account::default() };
+    Ok(instance.into_reply(account))
+}

@@ -1,0 +1,381 @@
+//! One sandbox, from its making to its end: a store, an instance, a payload in, a response out.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use roadrunner_abi::{export, unpack};
+use roadrunner_buffer::{BufferError, Sealed, Traffic};
+use roadrunner_transport::{Account, Fault, Lender, Payload, Reply, Undelivered};
+use wasmtime::{
+    AsContextMut, Func, Instance as WasmInstance, ModuleExport, PoolConcurrencyLimitError, Store,
+    Trap, TypedFunc, WasmBacktrace, WasmParams, WasmResults,
+};
+use wasmtime_wasi::I32Exit;
+
+use crate::app::App;
+use crate::deadline;
+use crate::function::{AllocateShape, AllocatorShape, Entry, Function};
+use crate::host::{HostState, Stop};
+use crate::memory::{Allocate, Allocator, Guest, GuestError, LinearMemory};
+use crate::wasi::Wasi;
+
+/// Frames of a trap that its message names.
+const FRAMES: usize = 4;
+
+/// A sandbox with a function in it.
+pub(crate) struct Instance {
+    store: Store<HostState>,
+    wasm: WasmInstance,
+    function: Arc<Function>,
+    input: Input,
+    parts: Vec<Traffic>,
+    output: Output,
+}
+
+/// What the entry point is called with.
+enum Input {
+    None,
+    One { ptr: u32, len: u32 },
+    Many { list: u32, count: u32 },
+    Stdin,
+}
+
+/// Where the response is.
+enum Output {
+    Memory { ptr: u32, len: u32 },
+    Stdout(bytes::Bytes),
+}
+
+impl Instance {
+    /// Makes a sandbox, which is stopped at the deadline or when the function's own time is over.
+    pub(crate) fn new(
+        app: &Arc<App>,
+        function: &Arc<Function>,
+        deadline: Instant,
+        depth: u32,
+    ) -> Result<Self, Fault> {
+        let deadline = deadline.min(Instant::now() + function.spec.timeout);
+        let state = HostState::new(app, function, deadline, depth)?;
+        let mut store = Store::new(&app.shared.engine, state);
+        store.limiter(|state| state);
+        deadline::arm(&mut store, deadline);
+        let wasm = function
+            .pre
+            .instantiate(&mut store)
+            .map_err(|error| instantiation_fault(function, error))?;
+        let output = Output::Memory { ptr: 0, len: 0 };
+        let function = Arc::clone(function);
+        let (input, parts) = (Input::None, Vec::new());
+        let mut instance = Self { store, wasm, function, input, parts, output };
+        instance.bind().map_err(|error| instance.fault(error))?;
+        Ok(instance)
+    }
+
+    /// Finds the memory and the allocator, and runs `_initialize`.
+    fn bind(&mut self) -> wasmtime::Result<()> {
+        let shape = &self.function.shape;
+        let memory = self.wasm.get_module_export(&mut self.store, &shape.memory);
+        let memory = memory.and_then(wasmtime::Extern::into_memory);
+        let memory = memory.ok_or_else(|| wasmtime::Error::msg("the memory is gone"))?;
+        let initial = shape.initial_bytes;
+        let allocator = match shape.allocator.clone() {
+            Some(AllocatorShape { allocate, deallocate }) => Some(Allocator {
+                allocate: match allocate {
+                    AllocateShape::Plain(allocate) => Allocate::Plain(self.typed(&allocate)?),
+                    AllocateShape::Realloc(realloc) => Allocate::Realloc(self.typed(&realloc)?),
+                },
+                deallocate: deallocate.map(|it| self.typed(&it)).transpose()?,
+            }),
+            None => None,
+        };
+        self.store.data_mut().memory = Some(LinearMemory::new(memory, initial, allocator));
+        if let Some(initialize) = self.function.shape.initialize {
+            self.typed::<(), ()>(&initialize)?.call(&mut self.store, ())?;
+        }
+        Ok(())
+    }
+
+    fn typed<P: WasmParams, R: WasmResults>(
+        &mut self,
+        export: &ModuleExport,
+    ) -> wasmtime::Result<TypedFunc<P, R>> {
+        let found = self.wasm.get_module_export(&mut self.store, export);
+        let func: Option<Func> = found.and_then(wasmtime::Extern::into_func);
+        func.ok_or_else(|| wasmtime::Error::msg("an export is gone"))?.typed(&self.store)
+    }
+
+    fn guest(&mut self) -> Guest<'_> {
+        Guest(self.store.as_context_mut())
+    }
+
+    /// Lands a call's payload. Where it does not land it comes back.
+    pub(crate) fn receive<'p>(&mut self, payload: Payload<'p>) -> Result<Traffic, Undelivered<'p>> {
+        match payload {
+            Payload::One(sealed) => self.receive_one(sealed).map_err(|(fault, sealed)| {
+                Undelivered { fault, payload: sealed.map(Payload::One) }
+            }),
+            Payload::Held(mut reply) => {
+                let landed = match reply.payload() {
+                    Ok(sealed) => self.receive_one(sealed).map_err(|(fault, _)| fault),
+                    Err(source) => Err(self.hand_over_fault(source)),
+                };
+                // On success the reply ends here, and with it the instance that produced it.
+                landed.map_err(|fault| Undelivered::before(fault, Payload::Held(reply)))
+            }
+            Payload::Many(parts) => self.receive_many(parts).map_err(Undelivered::after),
+        }
+    }
+
+    fn receive_one<'p>(
+        &mut self,
+        sealed: Sealed<'p>,
+    ) -> Result<Traffic, (Fault, Option<Sealed<'p>>)> {
+        match &self.function.shape.entry {
+            Entry::Command(_) => self.receive_stdin(sealed).map_err(|fault| (fault, None)),
+            Entry::Handler { one: Some(_), .. } => match self.guest().land(sealed) {
+                Ok((ptr, len, traffic)) => {
+                    self.input = Input::One { ptr, len };
+                    Ok(traffic)
+                }
+                Err((error, sealed)) => {
+                    let fault = self.landing_fault(error, sealed.len());
+                    Err((fault, Some(sealed)))
+                }
+            },
+            Entry::Handler { .. } => {
+                let home = self.store.data().app.home().clone();
+                let (sealed, copied) =
+                    sealed.detach(&home).map_err(|source| (self.hand_over_fault(source), None))?;
+                let landed = self.receive_many(vec![sealed]).map_err(|fault| (fault, None))?;
+                Ok(copied + landed)
+            }
+        }
+    }
+
+    fn receive_many(&mut self, mut parts: Vec<Sealed<'static>>) -> Result<Traffic, Fault> {
+        let many = matches!(self.function.shape.entry, Entry::Handler { many: Some(_), .. });
+        if !many && parts.len() == 1 {
+            let only = parts.pop().unwrap_or(Sealed::empty());
+            return self.receive_one(only).map_err(|(fault, _)| fault);
+        }
+        if !many {
+            let what = format!(
+                "it has {} inputs but does not export `{}`",
+                parts.len(),
+                export::HANDLE_MANY
+            );
+            return Err(self.violation(what));
+        }
+        let mut words = Vec::with_capacity(parts.len() * 2);
+        let mut traffic = Traffic::default();
+        for part in parts {
+            let size = part.len();
+            let landed = self.guest().land(part).map_err(|(error, _)| error);
+            let (ptr, len, cost) = landed.map_err(|error| self.landing_fault(error, size))?;
+            words.extend([ptr, len]);
+            traffic += cost;
+            self.parts.push(cost);
+        }
+        let list = self.guest().land_list(&words);
+        let list = list.map_err(|error| self.landing_fault(error, words.len() * 4))?;
+        let count = u32::try_from(words.len() / 2).unwrap_or(u32::MAX);
+        self.input = Input::Many { list, count };
+        Ok(traffic)
+    }
+
+    fn receive_stdin(&mut self, sealed: Sealed<'_>) -> Result<Traffic, Fault> {
+        let state = self.store.data_mut();
+        let home = state.app.home().clone();
+        let received = sealed.detach(&home).and_then(|(sealed, traffic)| {
+            let (wasi, read) =
+                Wasi::command(&state.function.spec, sealed, state.app.payload_limit())?;
+            state.wasi = Some(wasi);
+            Ok(traffic + read)
+        });
+        self.input = Input::Stdin;
+        received.map_err(|source| self.hand_over_fault(source))
+    }
+
+    /// Calls the entry point and notes where the response is.
+    pub(crate) fn run(&mut self) -> Result<(), Fault> {
+        let ended = match (&self.input, self.function.shape.entry.clone()) {
+            (&Input::One { ptr, len }, Entry::Handler { one: Some(handle), .. }) => {
+                self.handle(&handle, ptr, len)
+            }
+            (&Input::Many { list, count }, Entry::Handler { many: Some(handle), .. }) => {
+                self.handle(&handle, list, count)
+            }
+            (Input::Stdin, Entry::Command(start)) => self.start(&start),
+            _ => Err(wasmtime::Error::msg("the function was run without a payload")),
+        };
+        let ended = ended.and_then(|()| self.check_output());
+        self.store.data_mut().log_output();
+        ended.map_err(|error| self.fault(error))
+    }
+
+    fn handle(&mut self, handle: &ModuleExport, first: u32, second: u32) -> wasmtime::Result<()> {
+        let handle = self.typed::<(u32, u32), i64>(handle)?;
+        let (ptr, len) = unpack(handle.call(&mut self.store, (first, second))?);
+        self.output = Output::Memory { ptr, len };
+        Ok(())
+    }
+
+    fn start(&mut self, start: &ModuleExport) -> wasmtime::Result<()> {
+        let ended = self.typed::<(), ()>(start)?.call(&mut self.store, ());
+        if let Err(error) = ended {
+            match error.downcast_ref::<I32Exit>() {
+                Some(I32Exit(0)) => {}
+                Some(I32Exit(code)) => {
+                    let said = self.store.data_mut().stderr();
+                    let colon = if said.is_empty() { "" } else { ": " };
+                    let message = format!("it exited with code {code}{colon}{}", said.trim_end());
+                    return Err(Stop::Failed(message).into());
+                }
+                None => return Err(error),
+            }
+        }
+        let stdout = self.store.data_mut().wasi.as_mut().map(|wasi| wasi.stdout());
+        self.output = Output::Stdout(stdout.unwrap_or_default());
+        Ok(())
+    }
+
+    /// Checks that the response is where the guest says.
+    fn check_output(&mut self) -> wasmtime::Result<()> {
+        let limit = self.store.data().app.payload_limit();
+        let len = self.len() as u64;
+        if len > limit {
+            let what = format!("its response of {len} bytes is over the limit of {limit} bytes");
+            return Err(Stop::Violation(what).into());
+        }
+        let Output::Memory { ptr, len } = self.output else {
+            return Ok(());
+        };
+        let what = match self.guest().lend(ptr, len) {
+            Ok(_) => return Ok(()),
+            Err(GuestError::BadBuffer) => "which lies in a buffer that it no longer holds",
+            Err(_) => "which lies outside its linear memory",
+        };
+        Err(Stop::Violation(format!("it returned pointer {ptr} and length {len}, {what}")).into())
+    }
+
+    /// Its response, with what it used and whom it called, once it has run.
+    pub(crate) fn into_reply(mut self, mut account: Account) -> Reply {
+        let state = self.store.data_mut();
+        account.memory_peak = state.memory_peak;
+        let hops = std::mem::take(&mut state.hops);
+        let parts = std::mem::take(&mut self.parts);
+        let mut reply = Reply::new(Box::new(self), account, hops);
+        reply.parts = parts;
+        reply
+    }
+
+    fn name(&self) -> String {
+        self.function.spec.name.clone()
+    }
+
+    fn violation(&self, what: String) -> Fault {
+        Fault::Violation { function: self.name(), what }
+    }
+
+    fn hand_over_fault(&self, source: BufferError) -> Fault {
+        Fault::HandOver { function: self.name(), source }
+    }
+
+    fn landing_fault(&self, error: GuestError, len: usize) -> Fault {
+        match error {
+            GuestError::Stopped(error) => self.fault(error),
+            GuestError::Violation(what) => self.violation(what),
+            GuestError::NoMemory(reason) => {
+                Fault::NoMemory { function: self.name(), len: len as u64, reason }
+            }
+            GuestError::Limit(which) => Fault::Exhausted {
+                function: self.name(),
+                reason: format!("{which} has reached its limit"),
+            },
+            GuestError::Host(source) => self.hand_over_fault(source),
+            GuestError::Fault | GuestError::BadBuffer => {
+                self.violation("its allocator gave memory that is not there".into())
+            }
+        }
+    }
+
+    fn fault(&self, error: wasmtime::Error) -> Fault {
+        fault_of(&self.function, error)
+    }
+}
+
+/// The reason for which a function was stopped.
+fn fault_of(function: &Function, error: wasmtime::Error) -> Fault {
+    let name = function.spec.name.clone();
+    if let Some(Trap::Interrupt) = error.downcast_ref() {
+        return timed_out(name, function.spec.timeout);
+    }
+    let trap = error.downcast_ref::<Trap>().map(ToString::to_string);
+    let frames = error.downcast_ref::<WasmBacktrace>().map(place_of).unwrap_or_default();
+    match error.downcast::<Stop>() {
+        Ok(Stop::Failed(message)) => Fault::Failed { function: name, message },
+        Ok(Stop::Violation(what)) => Fault::Violation { function: name, what },
+        Err(error) => {
+            let reason = trap.unwrap_or_else(|| error.root_cause().to_string());
+            Fault::Trapped { function: name, reason: reason + &frames }
+        }
+    }
+}
+
+fn timed_out(function: String, timeout: Duration) -> Fault {
+    Fault::TimedOut { function, timeout }
+}
+
+/// Where it happened, innermost function first.
+fn place_of(backtrace: &WasmBacktrace) -> String {
+    let mut place = String::new();
+    for frame in backtrace.frames().iter().take(FRAMES) {
+        let separator = if place.is_empty() { " in" } else { " <-" };
+        let name =
+            frame.func_name().map_or_else(|| format!("func {}", frame.func_index()), Into::into);
+        let _ = write!(place, "{separator} {name}");
+    }
+    place
+}
+
+fn instantiation_fault(function: &Function, error: wasmtime::Error) -> Fault {
+    if error.is::<PoolConcurrencyLimitError>() {
+        return Fault::Exhausted {
+            function: function.spec.name.clone(),
+            reason: format!("all sandboxes are in use ({error})"),
+        };
+    }
+    fault_of(function, error)
+}
+
+impl Lender for Instance {
+    fn len(&self) -> usize {
+        match &self.output {
+            Output::Memory { len, .. } => *len as usize,
+            Output::Stdout(bytes) => bytes.len(),
+        }
+    }
+
+    fn lend(&mut self) -> Result<Sealed<'_>, BufferError> {
+        let (ptr, len) = match &self.output {
+            Output::Stdout(bytes) => return Ok(Sealed::borrowed(bytes)),
+            Output::Memory { ptr, len } => (*ptr, *len),
+        };
+        // `run` found the response in linear memory; only the kernel can refuse now.
+        match Guest(self.store.as_context_mut()).lend(ptr, len) {
+            Ok(sealed) => Ok(sealed),
+            Err(GuestError::Host(error)) => Err(error),
+            Err(_) => Ok(Sealed::empty()),
+        }
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        // Before the store gives the linear memory back: the next guest must not find our pages.
+        if let Some(memory) = &mut self.store.data_mut().memory {
+            memory.release();
+        }
+    }
+}

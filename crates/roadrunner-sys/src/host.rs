@@ -1,0 +1,48 @@
+//! Facts about the kernel and the machine.
+
+use std::sync::OnceLock;
+use std::{fs, io};
+
+/// Size of a page in bytes, as the kernel says it.
+#[must_use]
+pub fn page_size() -> usize {
+    static PAGE: OnceLock<usize> = OnceLock::new();
+    *PAGE.get_or_init(|| {
+        // SAFETY: R2.
+        let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+        // Linux answers this on every architecture; 4096 is right on nearly all of them.
+        usize::try_from(size).unwrap_or(4096)
+    })
+}
+
+/// Memory in bytes that the kernel could give without swapping (`MemAvailable`).
+///
+/// # Errors
+/// When `/proc/meminfo` can't be read or lacks the line.
+pub fn available_memory() -> io::Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo")?;
+    let kib = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))
+        .and_then(|rest| rest.trim().strip_suffix("kB"))
+        .and_then(|number| number.trim().parse::<u64>().ok());
+    kib.map(|kib| kib * 1024)
+        .ok_or_else(|| io::Error::other("/proc/meminfo has no MemAvailable line"))
+}
+
+/// Number of memory mappings of this process now.
+///
+/// # Errors
+/// When `/proc/self/maps` can't be read.
+pub fn map_count() -> io::Result<usize> {
+    Ok(fs::read("/proc/self/maps")?.iter().filter(|byte| **byte == b'\n').count())
+}
+
+/// Number of memory mappings that the kernel grants a process (`vm.max_map_count`).
+///
+/// # Errors
+/// When the setting can't be read.
+pub fn max_map_count() -> io::Result<usize> {
+    let text = fs::read_to_string("/proc/sys/vm/max_map_count")?;
+    text.trim().parse().map_err(io::Error::other)
+}

@@ -1,0 +1,25 @@
+//! Every raw system call that Roadrunner makes for its data path.
+//!
+//! This is the only crate that uses `libc` and the one to edit for a port. It knows addresses,
+//! lengths and descriptors, and nothing of who owns them: that is `roadrunner-buffer`'s business.
+//!
+//! Rules that the SAFETY lines below refer to:
+//!
+//! * **R1** A call that changes mappings is `unsafe` and passes its whole contract on to the caller:
+//!   the named range is the caller's to rearrange and nothing borrows from it.
+//! * **R2** A call that only takes integers and descriptors can't touch this process's memory.
+//! * **R3** A call that reads or writes through a pointer gets it from a Rust reference that
+//!   outlives the call, with the reference's own length.
+#![cfg(target_os = "linux")]
+#![allow(unsafe_code, reason = "this crate is one of the three rooms for unsafe code")]
+
+mod host;
+mod mapping;
+mod memfd;
+
+pub use host::{available_memory, map_count, max_map_count, page_size};
+pub use mapping::{
+    Advice, advise, discard_pages, is_mapped, is_modified, map_plain, map_plain_in_hole,
+    map_private, map_shared, move_pages, reserve, unmap,
+};
+pub use memfd::{Memfd, Seals};

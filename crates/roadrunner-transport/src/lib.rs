@@ -1,0 +1,229 @@
+//! How a sealed payload reaches the function that handles it, and how the response comes back.
+//!
+//! ```text
+//!   caller --- Call { target, payload } ---> Transport --- Call ---> Inbox (admission, sandbox, run)
+//!   caller <-- Reply { lender, account } --- Transport <-- Reply --- Inbox
+//! ```
+//!
+//! A transport moves payloads and knows nothing of what runs at either end: it never names Wasm.
+//! A call that was not delivered gives its payload back ([`Undelivered`]). The response stays
+//! where it was produced until the caller lands it ([`Lender`]).
+#![forbid(unsafe_code)]
+
+pub mod conformance;
+mod fault;
+mod local;
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use roadrunner_buffer::{BufferError, Sealed, Traffic};
+
+pub use fault::Fault;
+pub use local::Local;
+
+/// Where the peer of a hand-over is, which decides how its pages travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// In the same process: pages move between linear memories.
+    User,
+}
+
+impl Mode {
+    /// The name in reports and on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::User => "user",
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One invocation on its way to a function.
+#[derive(Debug)]
+pub struct Call<'p> {
+    /// Name of the function.
+    pub target: &'p str,
+    /// What it is to handle.
+    pub payload: Payload<'p>,
+    /// When the payload was ready: hand-over is counted from there.
+    pub since: Instant,
+    /// When the caller gives up.
+    pub deadline: Instant,
+    /// How many calls wait for this one on the same thread.
+    pub depth: u32,
+}
+
+/// What a call carries.
+#[derive(Debug)]
+pub enum Payload<'p> {
+    /// A sealed payload.
+    One(Sealed<'p>),
+    /// The response of an earlier call, still in the memory of the instance that produced it. The
+    /// instance goes away as soon as the payload has landed.
+    Held(Reply),
+    /// Several payloads in edge order, for a fan-in.
+    Many(Vec<Sealed<'static>>),
+}
+
+impl Payload<'_> {
+    /// Length in bytes, of all parts together.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::One(sealed) => sealed.len(),
+            Self::Held(reply) => reply.len(),
+            Self::Many(parts) => parts.iter().map(Sealed::len).sum(),
+        }
+    }
+
+    /// Whether it has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Whatever holds a response in its memory until it has landed elsewhere.
+pub trait Lender: Send {
+    /// Length of the response in bytes.
+    fn len(&self) -> usize;
+
+    /// Whether the response is empty.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The response. Landing it takes its pages away, so a second time gives zeros.
+    ///
+    /// # Errors
+    /// When the pages can't be sealed.
+    fn lend(&mut self) -> Result<Sealed<'_>, BufferError>;
+}
+
+/// What one invocation cost.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Account {
+    /// Bytes moved and copied to bring the payload to the function.
+    pub traffic: Traffic,
+    /// From the call until the function's entry was called, its payload readable: sandbox,
+    /// allocation and hand-over.
+    pub handover: Duration,
+    /// Time in the function.
+    pub run: Duration,
+    /// Largest linear memory in bytes.
+    pub memory_peak: u64,
+}
+
+/// One delivery of a payload, for reports.
+#[derive(Clone, Debug)]
+pub struct Hop {
+    /// Who sent it.
+    pub from: String,
+    /// Who received it.
+    pub to: String,
+    /// How it travelled.
+    pub mode: Mode,
+    /// Length of the payload in bytes.
+    pub bytes: u64,
+    /// What it cost.
+    pub account: Account,
+}
+
+/// A response and what it cost.
+pub struct Reply {
+    lender: Box<dyn Lender>,
+    /// What the invocation cost.
+    pub account: Account,
+    /// For a fan-in, what each of its payloads cost, in edge order; together they are the
+    /// account's traffic. Empty for a single payload.
+    pub parts: Vec<Traffic>,
+    /// The calls that the function made itself, in order of their ends.
+    pub hops: Vec<Hop>,
+    /// When the function was done.
+    pub finished: Instant,
+}
+
+impl Reply {
+    /// A response held by `lender`.
+    #[must_use]
+    pub fn new(lender: Box<dyn Lender>, account: Account, hops: Vec<Hop>) -> Self {
+        Self { lender, account, parts: Vec::new(), hops, finished: Instant::now() }
+    }
+
+    /// Length of the response in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lender.len()
+    }
+
+    /// Whether the response is empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The response, where it is. See [`Lender::lend`].
+    ///
+    /// # Errors
+    /// When the pages can't be sealed.
+    pub fn payload(&mut self) -> Result<Sealed<'_>, BufferError> {
+        self.lender.lend()
+    }
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reply").field("len", &self.len()).field("account", &self.account).finish()
+    }
+}
+
+/// A call that ended in a fault, with its payload where that was not delivered.
+#[derive(Debug)]
+pub struct Undelivered<'p> {
+    /// Why.
+    pub fault: Fault,
+    /// The payload, unless the function got it.
+    pub payload: Option<Payload<'p>>,
+}
+
+impl<'p> Undelivered<'p> {
+    /// A fault before delivery.
+    #[must_use]
+    pub fn before(fault: Fault, payload: Payload<'p>) -> Self {
+        Self { fault, payload: Some(payload) }
+    }
+
+    /// A fault after delivery.
+    #[must_use]
+    pub fn after(fault: Fault) -> Self {
+        Self { fault, payload: None }
+    }
+}
+
+/// Takes calls in at the receiving end.
+pub trait Inbox {
+    /// Admits the call, lands its payload and runs the function.
+    ///
+    /// # Errors
+    /// With the payload where the function did not get it.
+    fn accept<'p>(&self, call: Call<'p>) -> Result<Reply, Undelivered<'p>>;
+}
+
+/// Brings a call to where its function is and the response back.
+pub trait Transport {
+    /// How payloads travel here.
+    fn mode(&self) -> Mode;
+
+    /// Delivers one call and waits for its end.
+    ///
+    /// # Errors
+    /// With the payload where the function did not get it.
+    fn send<'p>(&self, call: Call<'p>) -> Result<Reply, Undelivered<'p>>;
+}

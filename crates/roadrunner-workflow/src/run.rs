@@ -1,0 +1,327 @@
+//! The executor: walks a payload through a plan.
+//!
+//! A chain runs on the calling thread, each response going straight from the memory it was
+//! produced in to the next function. After a fan-out the branches run on the runtime's workers, and
+//! on the calling thread while it has nothing else to do. Responses that wait for others at a
+//! fan-in leave their sandboxes, so that those can go.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use roadrunner_runtime::{
+    Account, App, Fault, FunctionSpec, Home, Hop, LoadError, Mode, ModuleSource, Payload, Reply,
+    Runtime, Sealed, Ticket, Traffic, WasiDir, WasiSpec,
+};
+
+use crate::plan::{Backing, Edge, Plan};
+use crate::workflow::{Function, FunctionIndex, Placement, Workflow};
+
+/// Who sends the workflow's input, in reports.
+const INPUT: &str = "input";
+
+/// Why a workflow can't be made ready.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PrepareError {
+    /// A function can't be loaded.
+    #[error("function `{function}`: {source}")]
+    Load {
+        /// Its name.
+        function: String,
+        /// Why.
+        source: LoadError,
+    },
+    /// A function is placed where this version can't run it.
+    #[error(
+        "function `{function}` has a `placement` outside this process, which this version does not run; write placement = \"local\""
+    )]
+    Placement {
+        /// Its name.
+        function: String,
+    },
+}
+
+/// Why a run has no result.
+#[derive(Debug, thiserror::Error)]
+#[error("{fault}")]
+pub struct RunError {
+    /// How the function that ended the run ended.
+    pub fault: Fault,
+    /// The hand-overs until then.
+    pub hops: Vec<Hop>,
+}
+
+/// The result of a run.
+#[derive(Debug)]
+pub struct Finished {
+    /// The response of the last function, still in its memory.
+    pub reply: Reply,
+    /// Every hand-over, in the order in which the receivers ended.
+    pub hops: Vec<Hop>,
+    /// From the call of [`Executable::run`] until the last function was done.
+    pub total: Duration,
+}
+
+/// A workflow whose functions are compiled and linked.
+#[derive(Debug)]
+pub struct Executable {
+    workflow: Workflow,
+    plan: Plan,
+    app: Arc<App>,
+}
+
+impl Executable {
+    /// Loads every function; `source` says where the module that the manifest names is.
+    ///
+    /// # Errors
+    /// When a function can't be loaded or is placed elsewhere.
+    pub fn load(
+        runtime: &Runtime,
+        workflow: Workflow,
+        source: &dyn Fn(&Path) -> ModuleSource,
+    ) -> Result<Self, PrepareError> {
+        let plan = workflow.plan();
+        let mut specs = Vec::new();
+        for index in workflow.indexes() {
+            let function = &workflow[index];
+            if function.placement != Placement::Local {
+                return Err(PrepareError::Placement { function: function.name.clone() });
+            }
+            specs.push(spec(&workflow, function, plan.backing(index), source(&function.module)));
+        }
+        let app = runtime
+            .load(specs)
+            .map_err(|(function, source)| PrepareError::Load { function, source })?;
+        Ok(Self { workflow, plan, app })
+    }
+
+    /// The workflow.
+    #[must_use]
+    pub fn workflow(&self) -> &Workflow {
+        &self.workflow
+    }
+
+    /// Where the workflow's pages belong: for making an input that can move.
+    #[must_use]
+    pub fn home(&self) -> &Home {
+        self.app.home()
+    }
+
+    /// Runs the workflow on an input and waits for its result. `progress` is told the name of every
+    /// function that is done.
+    ///
+    /// # Errors
+    /// When a function fails; functions that run at that moment end by themselves.
+    pub fn run(
+        &self,
+        input: Sealed<'static>,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<Finished, RunError> {
+        let start = Instant::now();
+        let mut run = Run::new(self);
+        let ended = run.all(input, progress);
+        let hops = run.hops;
+        match ended {
+            Ok(reply) => {
+                let total = reply.finished.saturating_duration_since(start);
+                Ok(Finished { reply, hops, total })
+            }
+            Err(fault) => Err(RunError { fault, hops }),
+        }
+    }
+}
+
+fn spec(
+    workflow: &Workflow,
+    function: &Function,
+    backing: Backing,
+    module: ModuleSource,
+) -> FunctionSpec {
+    let mut spec = FunctionSpec::new(&function.name, module);
+    spec.calls = function.calls.iter().map(|&it| workflow[it].name.clone()).collect();
+    spec.memory_bytes = function.memory_bytes.unwrap_or(spec.memory_bytes);
+    spec.timeout = function.timeout.unwrap_or(spec.timeout);
+    spec.backing = match backing {
+        Backing::Private => roadrunner_runtime::Backing::Private,
+        Backing::Shared => roadrunner_runtime::Backing::Memfd,
+    };
+    let dirs = function
+        .wasi
+        .dirs
+        .iter()
+        .map(|dir| (dir.guest.clone(), WasiDir { path: dir.host.clone(), write: dir.write }));
+    spec.wasi = WasiSpec { env: function.wasi.env.iter().cloned().collect(), dirs: dirs.collect() };
+    spec
+}
+
+/// What an input of a function cost before it reached the function, and whose it is.
+#[derive(Clone, Default)]
+struct Origin {
+    from: String,
+    bytes: u64,
+    copied: Traffic,
+    spent: Duration,
+}
+
+/// A payload on its way.
+struct Parcel {
+    payload: Payload<'static>,
+    origins: Vec<Origin>,
+    /// When it was ready, for a payload whose receiver follows at once.
+    ready: Option<Instant>,
+}
+
+type Ended = (FunctionIndex, Vec<Origin>, Result<Reply, Fault>);
+
+/// One run of a workflow.
+struct Run<'e> {
+    exe: &'e Executable,
+    /// Payloads that wait for others, by function and input.
+    waiting: Vec<Vec<Option<(Sealed<'static>, Origin)>>>,
+    /// Functions that have all their inputs.
+    ready: Vec<(FunctionIndex, Parcel)>,
+    /// Calls that run beside this thread.
+    tickets: Vec<Ticket<()>>,
+    in_flight: usize,
+    ended: (Sender<Ended>, Receiver<Ended>),
+    hops: Vec<Hop>,
+}
+
+impl<'e> Run<'e> {
+    fn new(exe: &'e Executable) -> Self {
+        let inputs = |function: &Function| (0..function.previous.len()).map(|_| None).collect();
+        Self {
+            exe,
+            waiting: exe.workflow.functions().iter().map(inputs).collect(),
+            ready: Vec::new(),
+            tickets: Vec::new(),
+            in_flight: 0,
+            ended: channel(),
+            hops: Vec::new(),
+        }
+    }
+
+    fn all(
+        &mut self,
+        input: Sealed<'static>,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<Reply, Fault> {
+        let origin = Origin { from: INPUT.into(), bytes: input.len() as u64, ..Origin::default() };
+        let payload = Payload::One(input);
+        let parcel = Parcel { payload, origins: vec![origin], ready: Some(Instant::now()) };
+        self.ready.push((self.exe.workflow.entry(), parcel));
+        loop {
+            let (function, origins, ended) = self.next();
+            let mut reply = ended?;
+            self.record(function, origins, &mut reply);
+            progress(&self.exe.workflow[function].name);
+            if function == self.exe.workflow.last() {
+                return Ok(reply);
+            }
+            self.pass_on(function, reply)?;
+        }
+    }
+
+    /// Runs what can run and gives the next end of a function.
+    fn next(&mut self) -> Ended {
+        if self.in_flight == 0 && self.ready.len() == 1 {
+            let (function, parcel) = self.ready.remove(0);
+            let target = self.exe.workflow[function].name.as_str();
+            let since = parcel.ready.unwrap_or_else(Instant::now);
+            let ended = self.exe.app.call(target, parcel.payload, since);
+            return (function, parcel.origins, ended.map_err(|undelivered| undelivered.fault));
+        }
+        for (function, parcel) in std::mem::take(&mut self.ready) {
+            let done = self.ended.0.clone();
+            let target = self.exe.workflow[function].name.clone();
+            let Parcel { payload, origins, .. } = parcel;
+            let ticket = self.exe.app.spawn(target, payload, move |ended| {
+                // The receiver is gone when the run has failed; nobody wants the response then.
+                let _ = done.send((function, origins, ended));
+            });
+            self.tickets.push(ticket);
+            self.in_flight += 1;
+        }
+        self.in_flight -= 1;
+        loop {
+            if let Ok(ended) = self.ended.1.try_recv() {
+                return ended;
+            }
+            // What no worker has begun runs here; what one has begun needs no ticket.
+            let Some(ticket) = self.tickets.pop() else { break };
+            ticket.help();
+        }
+        // This end of the channel is held here, so there is always a sender.
+        self.ended.1.recv().unwrap_or_else(|_| unreachable!("a sender lives as long as the run"))
+    }
+
+    /// Brings a response to the functions that follow.
+    fn pass_on(&mut self, function: FunctionIndex, mut reply: Reply) -> Result<(), Fault> {
+        let plan_step = self.exe.plan.steps().iter().find(|step| step.function == function);
+        let consumers = plan_step.map(|step| step.consumers.clone()).unwrap_or_default();
+        let (from, bytes) = (self.exe.workflow[function].name.clone(), reply.len() as u64);
+        let origin = Origin { from: from.clone(), bytes, ..Origin::default() };
+        if let [Edge { to, .. }] = consumers[..]
+            && self.waiting[to.get()].len() == 1
+        {
+            let ready = Some(reply.finished);
+            let parcel = Parcel { payload: Payload::Held(reply), origins: vec![origin], ready };
+            self.ready.push((to, parcel));
+            return Ok(());
+        }
+        let start = Instant::now();
+        let home = self.exe.app.home();
+        let refused = |source| Fault::HandOver { function: from.clone(), source };
+        let sealed = reply.payload().map_err(refused)?;
+        let (parts, copied) = if consumers.len() == 1 {
+            let (sealed, copied) = sealed.detach(home).map_err(refused)?;
+            (vec![sealed], copied)
+        } else {
+            sealed.split(consumers.len(), home).map_err(refused)?
+        };
+        drop(reply);
+        let spent = start.elapsed();
+        for (nth, (edge, sealed)) in consumers.into_iter().zip(parts).enumerate() {
+            // What was copied was copied once, for the first consumer.
+            let copied = if nth == 0 { copied } else { Traffic::default() };
+            self.deliver(edge, sealed, Origin { copied, spent, ..origin.clone() });
+        }
+        Ok(())
+    }
+
+    /// Puts a payload where its receiver waits for it.
+    fn deliver(&mut self, edge: Edge, sealed: Sealed<'static>, origin: Origin) {
+        let inputs = &mut self.waiting[edge.to.get()];
+        inputs[edge.input] = Some((sealed, origin));
+        if inputs.iter().any(Option::is_none) {
+            return;
+        }
+        let (mut parts, origins): (Vec<_>, Vec<_>) =
+            inputs.iter_mut().flat_map(Option::take).unzip();
+        let payload =
+            if parts.len() == 1 { Payload::One(parts.remove(0)) } else { Payload::Many(parts) };
+        self.ready.push((edge.to, Parcel { payload, origins, ready: None }));
+    }
+
+    /// Notes the hand-overs that a function's run needed, and those it made itself.
+    fn record(&mut self, function: FunctionIndex, origins: Vec<Origin>, reply: &mut Reply) {
+        let last = origins.len().saturating_sub(1);
+        for (nth, origin) in origins.into_iter().enumerate() {
+            let whole = reply.account;
+            let traffic = reply.parts.get(nth).copied().unwrap_or(whole.traffic);
+            let account = Account {
+                traffic: traffic + origin.copied,
+                handover: whole.handover + origin.spent,
+                // A fan-in runs once; its time stands with the last of its inputs.
+                run: if nth == last { whole.run } else { Duration::ZERO },
+                memory_peak: whole.memory_peak,
+            };
+            let to = self.exe.workflow[function].name.clone();
+            let (from, bytes) = (origin.from, origin.bytes);
+            self.hops.push(Hop { from, to, mode: Mode::User, bytes, account });
+        }
+        self.hops.append(&mut reply.hops);
+    }
+}

@@ -1,0 +1,268 @@
+//! A workflow that is known to be right.
+
+use std::fs::File;
+use std::io::Read;
+use std::ops::Index;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use crate::error::{ManifestError, Report, quoted};
+use crate::manifest::Reader;
+use crate::{Plan, graph, limit};
+
+/// A validated workflow: every name in it is resolved, every file was there, and the functions
+/// form one graph without cycles, from one entry to one result.
+#[derive(Clone, Debug)]
+pub struct Workflow {
+    pub(crate) name: String,
+    pub(crate) entry: FunctionIndex,
+    pub(crate) last: FunctionIndex,
+    pub(crate) functions: Vec<Function>,
+    pub(crate) nodes: Vec<Node>,
+}
+
+/// Which function of its workflow: the position in the order of the file, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FunctionIndex(pub(crate) usize);
+
+impl FunctionIndex {
+    /// The position in [`Workflow::functions`].
+    #[must_use]
+    pub const fn get(self) -> usize {
+        self.0
+    }
+}
+
+/// Which node of its workflow: the position in [`Workflow::nodes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeIndex(pub(crate) usize);
+
+/// One function.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Function {
+    /// Its name, unique in the workflow; safe as a part of paths and labels.
+    pub name: String,
+    /// Its module: `.wasm`, `.wat` or `.cwasm`; relative to where the manifest's own path is.
+    pub module: PathBuf,
+    /// Who gets its output: nobody (the last function), one (a chain) or several (fan-out).
+    pub next: Vec<FunctionIndex>,
+    /// Whose outputs it gets, in the order of the file, which is the edge order of a fan-in.
+    pub previous: Vec<FunctionIndex>,
+    /// Whom the guest itself may call. Unlike `next` this may be recursive; the depth of calls
+    /// is bounded when they are made.
+    pub calls: Vec<FunctionIndex>,
+    /// Where it runs.
+    pub placement: Placement,
+    /// Most linear memory in bytes, if the manifest says so.
+    pub memory_bytes: Option<u64>,
+    /// Most time for one invocation, if the manifest says so.
+    pub timeout: Option<Duration>,
+    /// What it sees through WASI.
+    pub wasi: Wasi,
+}
+
+/// Where a function runs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Placement {
+    /// In the process that runs the workflow.
+    Local,
+    /// In another process of this host, known by its name.
+    Process(String),
+    /// On another host.
+    Node(NodeIndex),
+}
+
+/// What a function sees through WASI; nothing unless the manifest grants it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wasi {
+    /// Environment variables, name and value, in the order of the file.
+    pub env: Vec<(String, String)>,
+    /// Folders of the host.
+    pub dirs: Vec<Dir>,
+}
+
+/// A folder of the host that a guest sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dir {
+    /// Where the guest sees it: an absolute path without `.`, `..` and a final `/`.
+    pub guest: String,
+    /// Where it is; relative to where the manifest's own path is.
+    pub host: PathBuf,
+    /// Whether the guest may write to it.
+    pub write: bool,
+}
+
+/// Another host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Node {
+    /// Its name in the manifest.
+    pub name: String,
+    /// `HOST:PORT`; the host may be a name that is still to be looked up.
+    pub address: String,
+}
+
+/// What stands under a path that a manifest names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// A file.
+    File,
+    /// A folder.
+    Folder,
+    /// Nothing, or something that cannot be seen.
+    Nothing,
+}
+
+impl Found {
+    /// Looks in the file system.
+    #[must_use]
+    pub fn on_disk(path: &Path) -> Self {
+        match path.metadata() {
+            Ok(metadata) if metadata.is_dir() => Self::Folder,
+            Ok(_) => Self::File,
+            Err(_) => Self::Nothing,
+        }
+    }
+}
+
+impl Workflow {
+    /// Reads a manifest and checks it against the file system.
+    ///
+    /// # Errors
+    /// [`ManifestError`] if the file cannot be read or is not a right manifest.
+    pub fn load(path: &Path) -> Result<Self, ManifestError> {
+        let unreadable = |reason| ManifestError::Unreadable { path: path.to_owned(), reason };
+        if Found::on_disk(path) == Found::Folder {
+            return Err(ManifestError::Folder { path: path.to_owned() });
+        }
+        let mut bytes = Vec::new();
+        File::open(path)
+            .and_then(|file| file.take(limit::MANIFEST_BYTES as u64 + 1).read_to_end(&mut bytes))
+            .map_err(unreadable)?;
+        if bytes.len() > limit::MANIFEST_BYTES {
+            return Err(ManifestError::TooLarge { path: path.to_owned() });
+        }
+        Self::parse_bytes(&bytes, path, &Found::on_disk)
+    }
+
+    /// Checks a manifest's text. `origin` is its path, for messages and as the start of the
+    /// relative paths in it; `look` says what stands under each of those, so that a workflow can
+    /// also name modules that are not files.
+    ///
+    /// # Errors
+    /// [`ManifestError`] if it is not a right manifest.
+    pub fn parse(
+        text: &str,
+        origin: &Path,
+        look: &dyn Fn(&Path) -> Found,
+    ) -> Result<Self, ManifestError> {
+        if text.len() > limit::MANIFEST_BYTES {
+            return Err(ManifestError::TooLarge { path: origin.to_owned() });
+        }
+        let mut report = Report::new(text);
+        let table = DeTable::parse(text).map_err(|error| syntax_error(text, origin, &error))?;
+        let base = origin.parent().unwrap_or(Path::new(""));
+        let manifest = Reader { report: &mut report, base, look }.manifest(table.get_ref());
+        graph::build(manifest, &mut report, origin)
+    }
+
+    fn parse_bytes(
+        bytes: &[u8],
+        origin: &Path,
+        look: &dyn Fn(&Path) -> Found,
+    ) -> Result<Self, ManifestError> {
+        match str::from_utf8(bytes) {
+            Ok(text) => Self::parse(text, origin, look),
+            Err(error) => {
+                let (readable, _) = bytes.split_at(error.valid_up_to());
+                let readable = String::from_utf8_lossy(readable);
+                let mut report = Report::new(&readable);
+                report.add(readable.len(), || {
+                    "this is not UTF-8 text; save the manifest as UTF-8".to_owned()
+                });
+                Err(report.take(origin))
+            }
+        }
+    }
+
+    /// The workflow's name; safe as a part of paths and labels.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The function that gets the workflow's input.
+    #[must_use]
+    pub fn entry(&self) -> FunctionIndex {
+        self.entry
+    }
+
+    /// The function whose output is the workflow's result.
+    #[must_use]
+    pub fn last(&self) -> FunctionIndex {
+        self.last
+    }
+
+    /// The functions in the order of the file.
+    #[must_use]
+    pub fn functions(&self) -> &[Function] {
+        &self.functions
+    }
+
+    /// The function with this name.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<FunctionIndex> {
+        self.functions.iter().position(|function| function.name == name).map(FunctionIndex)
+    }
+
+    /// Every index, in the order of the file.
+    pub fn indexes(&self) -> impl ExactSizeIterator<Item = FunctionIndex> + use<> {
+        (0..self.functions.len()).map(FunctionIndex)
+    }
+
+    /// The other hosts, in the order of the file.
+    #[must_use]
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// What is to be run, in which order.
+    #[must_use]
+    pub fn plan(&self) -> Plan {
+        Plan::new(self)
+    }
+}
+
+/// Indexing panics for an index of another, larger workflow, like a slice.
+impl Index<FunctionIndex> for Workflow {
+    type Output = Function;
+
+    fn index(&self, index: FunctionIndex) -> &Function {
+        &self.functions[index.0]
+    }
+}
+
+/// Indexing panics for an index of another, larger workflow, like a slice.
+impl Index<NodeIndex> for Workflow {
+    type Output = Node;
+
+    fn index(&self, index: NodeIndex) -> &Node {
+        &self.nodes[index.0]
+    }
+}
+
+/// Only the first one is shown: what follows it is mostly its consequence.
+fn syntax_error(text: &str, origin: &Path, error: &toml::de::Error) -> ManifestError {
+    let span = error.span().unwrap_or(text.len()..text.len());
+    let mut report = Report::new(text);
+    report.add(span.start, || match (error.message(), text.get(span)) {
+        ("duplicate key", Some(key)) => {
+            format!("{} is given twice; remove or rename one of them", quoted(key))
+        }
+        (message, _) => format!("this is not TOML: {}", message.replace('\n', ", ")),
+    });
+    report.take(origin)
+}

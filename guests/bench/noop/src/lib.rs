@@ -1,0 +1,5 @@
+//! Does nothing: what remains is the price of a call.
+
+fn noop(_: roadrunner_guest::Buffer) {}
+
+roadrunner_guest::handler!(noop);

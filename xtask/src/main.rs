@@ -1,0 +1,62 @@
+//! What developers and CI run, as `cargo xtask COMMAND`.
+//!
+//! `test` is the whole suite in the order of [`test::STEPS`]; `guests` builds the WebAssembly modules of `guests/`.
+//! Everything here starts other programs and judges what they left behind; nothing of the product is linked in, so that
+//! it builds in seconds.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, reason = "headings and verdicts are this program's results")]
+
+mod guests;
+mod shell;
+mod steps;
+mod test;
+mod tools;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use shell::Workspace;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, about)]
+/// Builds and checks of the Roadrunner workspace.
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the whole test suite; it installs what it needs and says so. CI runs exactly this.
+    #[command(after_help = "Examples:\n  cargo xtask test\n  cargo xtask test --only clippy,tests")]
+    Test {
+        /// Run only these steps, in the suite's order.
+        #[arg(long, value_name = "STEP", value_delimiter = ',', value_parser = test::step_names())]
+        only: Vec<String>,
+    },
+    /// Build all guest modules into target/guests, and the ones that `demo` needs into guests/dist.
+    #[command(after_help = "Examples:\n  cargo xtask guests\n  cargo xtask guests --check")]
+    Guests {
+        /// Change nothing in guests/dist; fail unless its modules were built from the sources as they are now.
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let done = Workspace::locate().and_then(|workspace| match args.command {
+        Command::Test { only } => test::run(&workspace, &only),
+        Command::Guests { check: true } => guests::check(&workspace),
+        Command::Guests { check: false } => guests::build_and_record(&workspace),
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
