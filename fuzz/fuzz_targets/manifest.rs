@@ -13,11 +13,7 @@ fuzz_target!(|text: &str| {
     match Workflow::parse(text, Path::new("roadrunner.toml"), &|_| Found::File) {
         Ok(workflow) => {
             let steps = workflow.plan().steps().len();
-            assert_eq!(
-                steps,
-                workflow.functions().len(),
-                "every function is planned once"
-            );
+            assert_eq!(steps, workflow.functions().len(), "every function is planned once");
         }
         Err(error) => assert!(!error.to_string().is_empty(), "a refusal gives a reason"),
     }

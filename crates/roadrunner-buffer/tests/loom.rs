@@ -2,12 +2,12 @@
 //!
 //! `RUSTFLAGS="--cfg loom" cargo test -p roadrunner-buffer --release --test loom`
 #![cfg(loom)]
-#![allow(clippy::unwrap_used, reason = "all of it is test code, helpers too")]
+#![allow(clippy::unwrap_used, reason = "all of it is test code")]
 
 use loom::sync::Arc;
 use loom::thread;
 use roadrunner_buffer::{
-    Backing, BreakEven, Contents, Domain, Extent, Home, Pool, PoolLimits, Sealed, Window,
+    Backing, BreakEven, Contents, Domain, Extent, Home, Pool, PoolLimits, PoolUse, Sealed, Window,
 };
 
 /// The shortest range that the pool recycles.
@@ -55,6 +55,24 @@ fn waiting_pages_go_to_one_taker() {
         assert_eq!(home.pool.usage().bytes, 0);
         drop((mine, theirs));
         assert_eq!(home.pool.usage().bytes, 2 * LEN);
+    });
+}
+
+#[test]
+fn two_takers_get_two_ranges_and_leave_one_empty() {
+    loom::model(|| {
+        let home = home(2);
+        drop((take(&home, 1).1, take(&home, 2).1));
+        let other = {
+            let home = home.clone();
+            thread::spawn(move || fresh(&home, Contents::Unspecified))
+        };
+        let mut mine = fresh(&home, Contents::Unspecified);
+        let mut theirs = other.join().unwrap();
+        let marks = [&mut mine, &mut theirs].map(|window| mark_of(&window.lend(LEN).unwrap()));
+        assert!(marks == [1, 2] || marks == [2, 1], "{marks:?}");
+        let left = PoolUse { bytes: 0, empty_ranges: 1 };
+        assert_eq!(home.pool.usage(), left, "both left an empty range, one is kept");
     });
 }
 
@@ -110,6 +128,6 @@ fn a_payload_crosses_threads_while_the_pool_is_cleared() {
         assert_eq!(mark_of(&mine), 8);
         drop(mine);
         home.pool.clear();
-        assert_eq!(home.pool.usage(), roadrunner_buffer::PoolUse::default());
+        assert_eq!(home.pool.usage(), PoolUse::default());
     });
 }

@@ -38,7 +38,7 @@ pub use error::LoadError;
 pub use function::{FunctionSpec, Inspection, Kind, ModuleSource, WasiDir, WasiSpec};
 pub use workers::Ticket;
 
-pub use roadrunner_buffer::{Backing, BreakEven, Home, PoolLimits, Sealed, Traffic};
+pub use roadrunner_buffer::{Backing, BreakEven, BufferError, Home, PoolLimits, Sealed, Traffic};
 pub use roadrunner_transport::{
     Account, Call, Fault, Hop, Lender, Mode, Payload, Reply, Undelivered,
 };

@@ -300,7 +300,7 @@ impl Guest<'_> {
                 app.charge(pages).ok_or(GuestError::Limit("the window bytes of an app"))?;
             let (raw, place) = self.place(pages)?;
             let Some((ptr, extent)) = place else {
-                return self.plain_buffer(len, raw);
+                return self.plain_buffer(len, raw, contents);
             };
             let backing = self.0.data().backing();
             let window = Window::fresh(extent, backing, contents, app.home())?;
@@ -308,12 +308,14 @@ impl Guest<'_> {
             return Ok(ptr);
         }
         let raw = self.allocate(len.max(1))?;
-        self.plain_buffer(len, raw)
+        self.plain_buffer(len, raw, contents)
     }
 
-    /// A zeroed buffer in plain guest memory.
-    fn plain_buffer(&mut self, len: u32, raw: Raw) -> Result<u32, GuestError> {
-        self.bytes_mut(raw.start, len)?.fill(0);
+    /// A buffer in plain guest memory, which shows nothing but what this guest wrote before.
+    fn plain_buffer(&mut self, len: u32, raw: Raw, contents: Contents) -> Result<u32, GuestError> {
+        if contents == Contents::Zeroed {
+            self.bytes_mut(raw.start, len)?.fill(0);
+        }
         self.hold(raw.start, len, raw, None);
         Ok(raw.start)
     }

@@ -1,6 +1,7 @@
 //! Facts about the kernel and the machine.
 
 use std::sync::OnceLock;
+use std::time::Duration;
 use std::{fs, io};
 
 /// Size of a page in bytes, as the kernel says it.
@@ -45,4 +46,15 @@ pub fn map_count() -> io::Result<usize> {
 pub fn max_map_count() -> io::Result<usize> {
     let text = fs::read_to_string("/proc/sys/vm/max_map_count")?;
     text.trim().parse().map_err(io::Error::other)
+}
+
+/// Processor time that this process has used, all its threads together.
+#[must_use]
+pub fn cpu_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: R3, the kernel writes to a local.
+    let failed = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
+    debug_assert_eq!(failed, 0, "Linux always has this clock");
+    let seconds = Duration::from_secs(time.tv_sec.try_into().unwrap_or(0));
+    seconds + Duration::from_nanos(time.tv_nsec.try_into().unwrap_or(0))
 }

@@ -17,7 +17,7 @@ mod host;
 mod mapping;
 mod memfd;
 
-pub use host::{available_memory, map_count, max_map_count, page_size};
+pub use host::{available_memory, cpu_time, map_count, max_map_count, page_size};
 pub use mapping::{
     Advice, advise, discard_pages, is_mapped, is_modified, map_plain, map_plain_in_hole,
     map_private, map_shared, move_pages, reserve, unmap,

@@ -103,6 +103,12 @@ impl Executable {
         &self.workflow
     }
 
+    /// Its functions, for calling them one by one.
+    #[must_use]
+    pub fn app(&self) -> &Arc<App> {
+        &self.app
+    }
+
     /// Where the workflow's pages belong: for making an input that can move.
     #[must_use]
     pub fn home(&self) -> &Home {

@@ -106,7 +106,7 @@ pub(crate) fn may_see(bytes: &[u8], domain: u64) -> bool {
 }
 
 #[test]
-fn the_helpers_tell_bytes_apart() {
+fn patterns_and_checks_tell_bytes_apart() {
     assert!(is_zero(&[0; 9]) && is_zero(&[]) && !is_zero(&[1; 9]) && !is_zero(&[0, 0, 1]));
     let secret = pattern(5, Secret::Of(1), 3 * PAGE + 1);
     assert!(may_see(&secret, 1) && !may_see(&secret, 0) && !secret.contains(&0));

@@ -1,0 +1,96 @@
+//! What Roadrunner costs, measured beside the ways it replaces, in one run.
+//!
+//! Every scenario checks what it moved: a benchmark that reads wrong bytes is an error, not a figure.
+#![forbid(unsafe_code)]
+
+mod fanout;
+mod handover;
+mod invoke;
+mod stats;
+mod transfer;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Instant;
+
+use roadrunner_runtime::{
+    App, Backing, Config, Fault, FunctionSpec, LoadError, ModuleSource, Payload, Reply, Runtime,
+    Sealed,
+};
+
+pub use fanout::{FanOut, fanout};
+pub use handover::{HandOver, handover};
+pub use invoke::{Invoke, invoke};
+pub use stats::Stats;
+pub use transfer::{Native, Side, Transfer, transfer};
+
+/// Why a scenario has no result.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BenchError {
+    /// The runtime or one of the guests can't be made ready.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// A function failed.
+    #[error(transparent)]
+    Fault(#[from] Fault),
+    /// A consumer read something else than the producer wrote.
+    #[error(
+        "the consumer read a sum of {got:#x} where the producer wrote {expected:#x}: the payload was damaged"
+    )]
+    Damaged {
+        /// What it read.
+        got: u64,
+        /// What was written.
+        expected: u64,
+    },
+    /// A payload's bytes can't be read back.
+    #[error("can't read a payload back: {0}")]
+    Unreadable(String),
+    /// The kernel doesn't say how much memory this process has.
+    #[error("can't read /proc/self/smaps_rollup: {0}")]
+    Memory(std::io::Error),
+}
+
+/// Told how many of how many rounds are done.
+pub type Progress<'p> = &'p mut dyn FnMut(u64, u64);
+
+/// The guests, built from `guests/bench`.
+const GUESTS: [(&str, &[u8]); 4] = [
+    ("produce", include_bytes!("../../../guests/dist/produce.wasm")),
+    ("consume", include_bytes!("../../../guests/dist/consume.wasm")),
+    ("noop", include_bytes!("../../../guests/dist/noop.wasm")),
+    ("echo", include_bytes!("../../../guests/dist/echo.wasm")),
+];
+
+/// Largest payload that a scenario takes, in bytes.
+const PAYLOAD: u64 = 1 << 30;
+
+/// Loads the guests into a runtime of their own; the producer's buffers are backed as said.
+fn guests(config: Config, backing: Backing) -> Result<Arc<App>, BenchError> {
+    let runtime = Runtime::new(Config { payload_bytes: PAYLOAD, ..config })?;
+    let specs = GUESTS.map(|(name, bytes)| {
+        let module = ModuleSource::Bytes { name: name.into(), bytes: Cow::Borrowed(bytes) };
+        FunctionSpec { backing, memory_bytes: 4 << 30, ..FunctionSpec::new(name, module) }
+    });
+    runtime.load(specs.into()).map_err(|(_, error)| error.into())
+}
+
+/// Has the producer write a payload of `size` bytes.
+fn produce(app: &Arc<App>, size: u64) -> Result<Reply, BenchError> {
+    let order = size.to_le_bytes();
+    let payload = Payload::One(Sealed::borrowed(&order));
+    let reply = app.call("produce", payload, Instant::now());
+    reply.map_err(|undelivered| undelivered.fault.into())
+}
+
+/// Checks the sum that a consumer answered.
+fn check(reply: &mut Reply, size: u64) -> Result<(), BenchError> {
+    let unreadable =
+        |error: roadrunner_runtime::BufferError| BenchError::Unreadable(error.to_string());
+    let sealed = reply.payload().map_err(unreadable)?;
+    let bytes = sealed.bytes().map_err(unreadable)?;
+    let got = bytes.try_into().map(u64::from_le_bytes).unwrap_or_default();
+    let expected = pattern::expected_sum(usize::try_from(size).unwrap_or(usize::MAX));
+    if got == expected { Ok(()) } else { Err(BenchError::Damaged { got, expected }) }
+}

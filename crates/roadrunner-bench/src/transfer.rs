@@ -1,0 +1,177 @@
+//! One payload from a function that writes every byte to a function that reads every byte: by moving
+//! pages, by the paper's copying way, and between two native functions that pass a pointer.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use roadrunner_runtime::{App, Backing, BreakEven, Config, Payload, Sealed};
+use serde::Serialize;
+
+use crate::{BenchError, Progress, Stats, check, guests, produce};
+
+/// Rounds before the first that counts: they fault pages in and warm caches for all three.
+const WARM_UP: u32 = 3;
+
+/// What a transfer cost, three ways.
+#[derive(Clone, Debug, Serialize)]
+pub struct Transfer {
+    /// Where the peer is.
+    pub mode: &'static str,
+    /// Length of the payload in bytes.
+    pub size_bytes: u64,
+    /// Rounds that count, of each way, in turn.
+    pub runs: u32,
+    /// By moving pages, or by one copy below the break-even.
+    #[serde(flatten)]
+    pub ours: Side,
+    /// The paper's way: out of the producer's linear memory into a host buffer, which is kept warm,
+    /// and from there into the consumer's.
+    pub baseline: Side,
+    /// Two native functions on one warm buffer.
+    pub native: Native,
+}
+
+/// What one way cost.
+#[derive(Clone, Debug, Serialize)]
+pub struct Side {
+    /// How the payload travelled.
+    pub method: &'static str,
+    /// From the producer's end to the consumer's entry, the payload readable: a fresh sandbox included.
+    pub handover_us: Stats,
+    /// The producer writes every byte, hand-over, the consumer reads every byte: both sandboxes included.
+    pub end_to_end_us: Stats,
+    /// From the consumer's end until both sandboxes are gone and the pages are ready for the next.
+    pub teardown_us: Stats,
+    /// Most payload bytes that a hand-over copied.
+    pub copied_bytes: u64,
+    /// Most payload bytes that a hand-over moved.
+    pub moved_bytes: u64,
+}
+
+/// What two native functions cost.
+#[derive(Clone, Debug, Serialize)]
+pub struct Native {
+    /// One writes every byte, the other reads every byte.
+    pub end_to_end_us: Stats,
+}
+
+#[derive(Default)]
+struct Times {
+    handover: Vec<Duration>,
+    end_to_end: Vec<Duration>,
+    teardown: Vec<Duration>,
+    copied: u64,
+    moved: u64,
+}
+
+impl Times {
+    fn side(mut self, method: &'static str) -> Side {
+        Side {
+            method,
+            handover_us: Stats::of(&mut self.handover),
+            end_to_end_us: Stats::of(&mut self.end_to_end),
+            teardown_us: Stats::of(&mut self.teardown),
+            copied_bytes: self.copied,
+            moved_bytes: self.moved,
+        }
+    }
+}
+
+/// Measures `runs` transfers of `size` bytes, each way in turn.
+///
+/// # Errors
+/// When a guest fails or reads other bytes than were written.
+pub fn transfer(
+    config: &Config,
+    size: u64,
+    runs: u32,
+    progress: Progress<'_>,
+) -> Result<Transfer, BenchError> {
+    let app = guests(config.clone(), Backing::Private)?;
+    let copies = Config { break_even: Some(BreakEven::fixed(usize::MAX)), ..config.clone() };
+    let copying = guests(copies, Backing::Private)?;
+    let len = usize::try_from(size).unwrap_or(usize::MAX);
+    let mut buffer = Vec::new();
+    let mut native = vec![0_u8; len];
+    let (mut ours, mut baseline, mut natives) = (Times::default(), Times::default(), Vec::new());
+    for round in 0..WARM_UP + runs {
+        let counts = round >= WARM_UP;
+        move_one(&app, size, counts.then_some(&mut ours))?;
+        copy_one(&copying, size, &mut buffer, counts.then_some(&mut baseline))?;
+        let time = pass_pointer(&mut native);
+        if counts {
+            natives.push(time);
+        }
+        progress(u64::from(round + 1), u64::from(WARM_UP + runs));
+    }
+    let method = if app.home().break_even.moves(len) { "mremap" } else { "memcpy" };
+    Ok(Transfer {
+        mode: "user",
+        size_bytes: size,
+        runs,
+        ours: ours.side(method),
+        baseline: baseline.side("copy through a host buffer"),
+        native: Native { end_to_end_us: Stats::of(&mut natives) },
+    })
+}
+
+fn move_one(app: &Arc<App>, size: u64, times: Option<&mut Times>) -> Result<(), BenchError> {
+    let start = Instant::now();
+    let produced = produce(app, size)?;
+    let since = produced.finished;
+    consume(app, Payload::Held(produced), since, start, size, times)
+}
+
+fn copy_one(
+    app: &Arc<App>,
+    size: u64,
+    buffer: &mut Vec<u8>,
+    times: Option<&mut Times>,
+) -> Result<(), BenchError> {
+    let start = Instant::now();
+    let mut produced = produce(app, size)?;
+    let since = produced.finished;
+    let unreadable =
+        |error: roadrunner_runtime::BufferError| BenchError::Unreadable(error.to_string());
+    let sealed = produced.payload().map_err(unreadable)?;
+    buffer.clear();
+    // The first of the two copies; landing makes the second.
+    buffer.extend_from_slice(sealed.bytes().map_err(unreadable)?);
+    drop(sealed);
+    // As with moving, the producer goes before the consumer runs.
+    drop(produced);
+    consume(app, Payload::One(Sealed::borrowed(buffer)), since, start, size, times)
+}
+
+fn consume(
+    app: &Arc<App>,
+    payload: Payload<'_>,
+    since: Instant,
+    start: Instant,
+    size: u64,
+    times: Option<&mut Times>,
+) -> Result<(), BenchError> {
+    let consumed = app.call("consume", payload, since);
+    let mut consumed = consumed.map_err(|undelivered| undelivered.fault)?;
+    let (account, finished) = (consumed.account, consumed.finished);
+    check(&mut consumed, size)?;
+    let checked = Instant::now();
+    drop(consumed);
+    let teardown = checked.elapsed();
+    if let Some(times) = times {
+        times.handover.push(account.handover);
+        times.end_to_end.push(finished.saturating_duration_since(start));
+        times.teardown.push(teardown);
+        times.copied = times.copied.max(account.traffic.copied);
+        times.moved = times.moved.max(account.traffic.moved);
+    }
+    Ok(())
+}
+
+fn pass_pointer(buffer: &mut [u8]) -> Duration {
+    let start = Instant::now();
+    pattern::fill(black_box(&mut *buffer));
+    black_box(pattern::sum(black_box(buffer)));
+    start.elapsed()
+}

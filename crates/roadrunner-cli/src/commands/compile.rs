@@ -1,0 +1,31 @@
+//! `roadrunner compile`: ahead of time, into a `.cwasm` file.
+
+use roadrunner_runtime::ModuleSource;
+
+use crate::args::Compile;
+use crate::exit::{Exit, Failure};
+use crate::output::{self, Destination};
+use crate::progress::Progress;
+use crate::{report, runtime};
+
+/// Extension of compiled modules.
+const EXTENSION: &str = "cwasm";
+
+pub(crate) fn run(options: &Compile) -> Result<Exit, Failure> {
+    if options.module.extension().is_some_and(|it| it == EXTENSION) {
+        let message =
+            format!("{} is compiled already; name a .wasm or .wat file", options.module.display());
+        return Err(Failure::new(Exit::Usage, message));
+    }
+    let beside = || Destination::File(options.module.with_extension(EXTENSION));
+    let to = options.output.clone().unwrap_or_else(beside);
+    let runtime = runtime::start()?;
+    let progress = Progress::start(format!("compiling {}", options.module.display()));
+    let code = runtime.precompile(&ModuleSource::File(options.module.clone()))?;
+    drop(progress);
+    output::deliver(&to, &code, ".cwasm")?;
+    if let Destination::File(path) = &to {
+        output::print(&format!("{} ({})\n", path.display(), report::bytes(code.len() as u64)))?;
+    }
+    Ok(Exit::Success)
+}
