@@ -11,7 +11,7 @@ use crate::output::Destination;
 
 /// Runs WebAssembly functions that hand their payloads over by moving pages, not bytes.
 #[derive(Debug, Parser)]
-#[command(name = "roadrunner", version, about, max_term_width = 100)]
+#[command(name = "roadrunner", version, max_term_width = 100)]
 #[command(after_help = format!("{TOP_EXAMPLES}\n\n{}", exit::table()))]
 pub(crate) struct Cli {
     #[command(subcommand)]

@@ -18,7 +18,6 @@ mod logging;
 mod output;
 mod progress;
 mod report;
-mod runtime;
 
 use std::process::ExitCode;
 

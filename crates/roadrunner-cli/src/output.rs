@@ -108,12 +108,9 @@ fn write_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
         Ok(metadata) => {
             // The kernel says whether the file may be changed; a link to it stays a link.
             OpenOptions::new().write(true).open(path)?;
-            replace(&fs::canonicalize(path)?, bytes, metadata.permissions())
+            replace(&fs::canonicalize(path)?, bytes, Some(metadata.permissions()))
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // As for any new file, less what the umask takes away.
-            replace(path, bytes, Permissions::from_mode(0o666))
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => replace(path, bytes, None),
         Err(error) => Err(error),
     }
 }
@@ -123,27 +120,36 @@ fn is_descriptor(path: &Path) -> bool {
     ["/dev/fd", "/dev/stderr", "/proc"].iter().any(|it| path.starts_with(it))
 }
 
-fn replace(path: &Path, bytes: &[u8], permissions: Permissions) -> io::Result<()> {
+/// Puts a complete file in a path's place, with the permissions of what was there.
+fn replace(path: &Path, bytes: &[u8], permissions: Option<Permissions>) -> io::Result<()> {
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".roadrunner-").suffix(".tmp").permissions(permissions);
+    // As for any new file: the umask takes its part away.
+    builder.prefix(".roadrunner-").suffix(".tmp").permissions(Permissions::from_mode(0o666));
     let mut beside = builder.tempfile_in(folder).map_err(without_path)?;
     beside.as_file_mut().write_all(bytes)?;
+    if let Some(permissions) = permissions {
+        beside.as_file().set_permissions(permissions)?;
+    }
     beside.persist(path).map_err(|error| error.error)?;
     Ok(())
 }
 
-/// The temporary file's name means nothing to whoever named the target.
-fn without_path(error: io::Error) -> io::Error {
-    error.kind().into()
+/// The kernel's own reason: a temporary file's name means nothing to whoever named the target.
+pub(crate) fn without_path(error: io::Error) -> io::Error {
+    match error.to_string().split_once(" at path ") {
+        Some((reason, _)) => io::Error::new(error.kind(), reason),
+        None => error,
+    }
 }
 
 fn keep(bytes: &[u8], suffix: &str) -> io::Result<PathBuf> {
+    let mut builder = tempfile::Builder::new();
     let mut file =
-        tempfile::Builder::new().prefix("roadrunner-result-").suffix(suffix).tempfile()?;
+        builder.prefix("roadrunner-result-").suffix(suffix).tempfile().map_err(without_path)?;
     file.write_all(bytes)?;
     let (_, path): (File, _) = file.keep().map_err(|error| error.error)?;
     Ok(path)

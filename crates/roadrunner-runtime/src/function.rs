@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use roadrunner_abi::export;
@@ -15,6 +16,9 @@ use crate::config::{DEFAULT_MEMORY, DEFAULT_TIMEOUT};
 use crate::error::LoadError;
 use crate::host::HostState;
 use crate::memory;
+
+/// What every precompiled module begins with.
+const ELF: &[u8] = b"\x7fELF";
 
 /// Where a module comes from.
 #[derive(Clone, Debug)]
@@ -117,6 +121,9 @@ pub(crate) struct Function {
     pub(crate) spec: FunctionSpec,
     pub(crate) pre: InstancePre<HostState>,
     pub(crate) shape: Shape,
+    /// Bytes below the module's initial memory size at which its allocator was seen to begin; a
+    /// window can't lie there, so that much more is asked for.
+    pub(crate) low_bytes: AtomicUsize,
 }
 
 impl Function {
@@ -133,7 +140,7 @@ impl Function {
                 "{error:#}; the host offers modules `roadrunner` and `wasi_snapshot_preview1`"
             ),
         })?;
-        Ok(Self { spec, pre, shape })
+        Ok(Self { spec, pre, shape, low_bytes: AtomicUsize::new(0) })
     }
 }
 
@@ -141,10 +148,15 @@ impl ModuleSource {
     /// Compiles the module, or takes its compiled form from the cache.
     pub(crate) fn compile(&self, engine: &Engine) -> Result<(String, Module), LoadError> {
         let (name, bytes) = self.read()?;
-        let module = if Engine::detect_precompiled(&bytes).is_some() {
+        // Code that was cut short is no longer detected, and is still an ELF file.
+        let precompiled = Engine::detect_precompiled(&bytes).is_some() || bytes.starts_with(ELF);
+        let module = if precompiled {
             let code = checked_code(&bytes);
             code.and_then(|code| memory::load_precompiled(engine, code))
                 .map_err(|reason| LoadError::Precompiled { module: name.clone(), reason })?
+        } else if !resembles_wasm(&bytes) {
+            let reason = "it begins like neither the binary nor the text format".into();
+            return Err(LoadError::Invalid { module: name, reason });
         } else {
             Module::new(engine, &bytes).map_err(|error| LoadError::Invalid {
                 module: name.clone(),
@@ -191,6 +203,13 @@ impl ModuleSource {
             memory_max_bytes: max,
         })
     }
+}
+
+/// Whether bytes begin as WebAssembly does, in its binary format or, after comments, in its text
+/// format. Others would be reported as errors in the text format, which they were not meant to be.
+fn resembles_wasm(bytes: &[u8]) -> bool {
+    let text = bytes.trim_ascii_start();
+    bytes.starts_with(b"\0asm") || [&b"("[..], b";;"].iter().any(|start| text.starts_with(start))
 }
 
 /// The machine code of a `.cwasm` file whose checksum is right. The checksum finds damage, not

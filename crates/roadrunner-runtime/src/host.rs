@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use roadrunner_abi::{ALLOC_UNSPECIFIED, CALL_SHARE, Errno, IMPORT_MODULE, import, limit};
+use roadrunner_abi::{ALLOC_UNSPECIFIED, CALL_SHARE, Errno, IMPORT_MODULE, export, import, limit};
 use roadrunner_buffer::{Contents, Sealed, Traffic};
 use roadrunner_transport::{Account, Call, Fault, Hop, Mode, Payload, Reply, Undelivered};
 use wasmtime::{AsContextMut, Caller, Engine, Linker, ResourceLimiter};
@@ -17,6 +17,7 @@ use crate::dispatch;
 use crate::function::Function;
 use crate::memory::{Guest, GuestError, LinearMemory};
 use crate::route;
+use crate::sleep;
 use crate::wasi::Wasi;
 use crate::workers::Ticket;
 
@@ -35,7 +36,9 @@ pub(crate) struct HostState {
     pub(crate) memory_limit: u64,
     pub(crate) memory_peak: u64,
     pub(crate) hops: Vec<Hop>,
-    deadline: Instant,
+    pub(crate) deadline: Instant,
+    /// What the guest's monotonic clock counts from.
+    pub(crate) epoch: Instant,
     depth: u32,
     tickets: Vec<Submitted>,
     next_ticket: i32,
@@ -99,11 +102,12 @@ impl HostState {
         deadline: Instant,
         depth: u32,
     ) -> Result<Self, Fault> {
+        let epoch = Instant::now();
         // Directories can be gone by now; whatever else WASI needs can't fail and is made on demand.
         let wasi = if function.spec.wasi.dirs.is_empty() {
             None
         } else {
-            Some(Wasi::handler(&function.spec)?)
+            Some(Wasi::handler(&function.spec, epoch)?)
         };
         Ok(Self {
             app: Arc::clone(app),
@@ -114,6 +118,7 @@ impl HostState {
             memory_peak: 0,
             hops: Vec::new(),
             deadline,
+            epoch,
             depth,
             tickets: Vec::new(),
             next_ticket: 1,
@@ -121,7 +126,8 @@ impl HostState {
     }
 
     fn wasi(&mut self) -> &mut WasiP1Ctx {
-        &mut self.wasi.get_or_insert_with(|| Wasi::without_dirs(&self.function.spec)).ctx
+        let (spec, epoch) = (&self.function.spec, self.epoch);
+        &mut self.wasi.get_or_insert_with(|| Wasi::without_dirs(spec, epoch)).ctx
     }
 
     /// Passes on what the guest wrote to its standard streams.
@@ -174,6 +180,7 @@ impl ResourceLimiter for HostState {
 pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<HostState>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p1::add_to_linker_sync(&mut linker, HostState::wasi)?;
+    sleep::replace_poll(&mut linker)?;
     let host = IMPORT_MODULE;
     linker.func_wrap(host, import::BUFFER_ALLOC, buffer_alloc)?;
     linker.func_wrap(host, import::BUFFER_FREE, buffer_free)?;
@@ -429,26 +436,28 @@ fn land(guest: &mut Guest<'_>, sealed: Sealed<'_>, out: u32) -> Result<Traffic, 
     Ok(traffic)
 }
 
-/// Text from a guest, cut to the limit.
-fn text(guest: &mut Guest<'_>, ptr: u32, len: u32) -> Result<String, Halt> {
-    let bytes = guest.bytes(ptr, len.min(limit::MESSAGE_BYTES))?;
-    Ok(String::from_utf8_lossy(bytes).into_owned())
+/// Text from a guest, cut to the limit; `None` where it lies outside linear memory. A module's start
+/// function may send some too, so this looks for the memory itself.
+fn text(host: &mut Host<'_>, ptr: u32, len: u32) -> Option<String> {
+    let memory = host.get_export(export::MEMORY)?.into_memory()?;
+    let range = ptr as usize..ptr as usize + len as usize;
+    let bytes = memory.data(&*host).get(range)?;
+    let bytes = &bytes[..bytes.len().min(limit::MESSAGE_BYTES as usize)];
+    Some(String::from_utf8_lossy(bytes).into_owned())
 }
 
 fn fail(mut host: Host<'_>, msg: u32, len: u32) -> wasmtime::Result<()> {
-    let mut guest = Guest(host.as_context_mut());
-    let message = text(&mut guest, msg, len);
-    let message = message.unwrap_or_else(|_| "its message lies outside linear memory".into());
+    let message = text(&mut host, msg, len);
+    let message = message.unwrap_or_else(|| "its message lies outside linear memory".into());
     Err(Stop::Failed(message).into())
 }
 
 fn log(mut host: Host<'_>, level: u32, msg: u32, len: u32) -> wasmtime::Result<()> {
-    let mut guest = Guest(host.as_context_mut());
-    let Ok(message) = text(&mut guest, msg, len) else {
+    let Some(message) = text(&mut host, msg, len) else {
         let what = format!("it logged pointer {msg} and length {len}, outside its linear memory");
         return Err(Stop::Violation(what).into());
     };
-    let function = guest.0.data().function.spec.name.as_str();
+    let function = host.data().function.spec.name.as_str();
     match level {
         roadrunner_abi::LOG_ERROR => tracing::error!(function, "{message}"),
         roadrunner_abi::LOG_WARN => tracing::warn!(function, "{message}"),

@@ -40,6 +40,12 @@ fn admit<'a>(app: &'a Arc<App>, call: &Call<'_>) -> Result<&'a Arc<Function>, Fa
     if largest > limit {
         return Err(Fault::TooLarge { function: function(), len: largest, limit });
     }
+    if let Payload::Many(parts) = &call.payload
+        && parts.len() > limit::INPUTS
+    {
+        let reason = format!("it has {} inputs, over the limit of {}", parts.len(), limit::INPUTS);
+        return Err(Fault::Exhausted { function: function(), reason });
+    }
     if call.depth >= limit::CALL_DEPTH {
         return Err(Fault::TooDeep { function: function(), limit: limit::CALL_DEPTH });
     }

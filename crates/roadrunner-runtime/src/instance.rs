@@ -185,16 +185,15 @@ impl Instance {
     }
 
     fn receive_stdin(&mut self, sealed: Sealed<'_>) -> Result<Traffic, Fault> {
+        let home = self.store.data().app.home().clone();
+        let detached = sealed.detach(&home);
+        let (sealed, copied) = detached.map_err(|source| self.hand_over_fault(source))?;
         let state = self.store.data_mut();
-        let home = state.app.home().clone();
-        let received = sealed.detach(&home).and_then(|(sealed, traffic)| {
-            let (wasi, read) =
-                Wasi::command(&state.function.spec, sealed, state.app.payload_limit())?;
-            state.wasi = Some(wasi);
-            Ok(traffic + read)
-        });
+        let (spec, limit) = (&state.function.spec, state.app.payload_limit());
+        let (wasi, read) = Wasi::command(spec, state.epoch, sealed, limit)?;
+        state.wasi = Some(wasi);
         self.input = Input::Stdin;
-        received.map_err(|source| self.hand_over_fault(source))
+        Ok(copied + read)
     }
 
     /// Calls the entry point and notes where the response is.
@@ -251,8 +250,8 @@ impl Instance {
         let Output::Memory { ptr, len } = self.output else {
             return Ok(());
         };
-        let what = match self.guest().lend(ptr, len) {
-            Ok(_) => return Ok(()),
+        let what = match self.guest().check(ptr, len) {
+            Ok(()) => return Ok(()),
             Err(GuestError::BadBuffer) => "which lies in a buffer that it no longer holds",
             Err(_) => "which lies outside its linear memory",
         };

@@ -29,6 +29,7 @@ mod inbox;
 mod instance;
 mod memory;
 mod route;
+mod sleep;
 mod wasi;
 mod workers;
 

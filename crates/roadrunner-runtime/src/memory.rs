@@ -25,6 +25,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use roadrunner_abi::limit;
 use roadrunner_buffer::{
@@ -37,6 +38,10 @@ use crate::host::HostState;
 
 /// Spent ranges that are kept for the next buffers; more go back to the guest's allocator.
 const SPENT: usize = 32;
+
+/// Most bytes that are asked for in addition because a function's allocator begins below the
+/// module's initial memory: more would be a module whose memory is nearly all initial.
+const LOW_BYTES: usize = 16 << 20;
 
 /// The guest's allocator.
 #[derive(Clone)]
@@ -211,12 +216,12 @@ impl Guest<'_> {
     /// Asks the guest's allocator for `len` bytes and checks the answer.
     fn allocate(&mut self, len: u32) -> Result<Raw, GuestError> {
         let mem = self.mem()?;
+        if mem.held.len() >= limit::BUFFERS {
+            return Err(GuestError::Limit("the number of buffers of one instance"));
+        }
         let kept = mem.spent.iter().position(|raw| raw.len >= len && raw.len / 2 <= len);
         if let Some(at) = kept {
             return Ok(mem.spent.swap_remove(at));
-        }
-        if mem.held.len() >= limit::BUFFERS {
-            return Err(GuestError::Limit("the number of buffers of one instance"));
         }
         let Some(allocator) = mem.allocator.clone() else {
             return Err(GuestError::Violation("it exports no allocator".into()));
@@ -261,21 +266,37 @@ impl Guest<'_> {
     /// Finds a place for a window of `len` bytes (whole pages): an extent inside memory that the
     /// allocator gave, or none where that lies too low for windows.
     fn place(&mut self, len: usize) -> Result<(Raw, Option<(u32, Extent)>), GuestError> {
-        let asked = len.checked_add(PageRange::slack(len)).and_then(|len| u32::try_from(len).ok());
-        let asked = asked.ok_or_else(|| GuestError::NoMemory("wasm32 has 4 GiB".into()))?;
+        let low = |guest: &Self| guest.0.data().function.low_bytes.load(Ordering::Relaxed);
+        let known = low(self);
+        let (raw, place) = self.place_once(len)?;
+        if place.is_some() || low(self) == known {
+            return Ok((raw, place));
+        }
+        // Now it is known how much more to ask for.
+        self.deallocate(raw)?;
+        self.place_once(len)
+    }
+
+    fn place_once(&mut self, len: usize) -> Result<(Raw, Option<(u32, Extent)>), GuestError> {
+        let low = &self.0.data().function.low_bytes;
+        let asked = (len + PageRange::slack(len)).saturating_add(low.load(Ordering::Relaxed));
+        let asked = u32::try_from(asked);
+        let asked = asked.map_err(|_| GuestError::NoMemory("wasm32 has 4 GiB".into()))?;
         let raw = self.allocate(asked)?;
         let mem = self.mem()?;
         let (memory, initial) = (mem.memory, mem.initial);
         let base = memory.data_ptr(&self.0).addr();
         let bounds = raw.range();
-        let from = base + usize::try_from(bounds.start.max(initial)).unwrap_or(usize::MAX - base);
-        let to = base + usize::try_from(bounds.end).unwrap_or(0);
+        let at = |offset: u64| usize::try_from(offset).map_or(usize::MAX, |it| base.saturating_add(it));
+        let (from, to) = (at(bounds.start.max(initial)), at(bounds.end));
         let Some(range) = PageRange::fit(from, to, len) else {
+            // The allocator began below `initial`. It will do so in the next sandbox too.
+            let low = initial.saturating_sub(bounds.start);
+            let low = usize::try_from(low).unwrap_or(0).min(LOW_BYTES);
+            self.0.data().function.low_bytes.fetch_max(low, Ordering::Relaxed);
             return Ok((raw, None));
         };
-        let Ok(ptr) = u32::try_from(range.start() - base) else {
-            return Ok((raw, None));
-        };
+        let Ok(ptr) = u32::try_from(range.start() - base) else { return Ok((raw, None)) };
         // SAFETY: M1, M2 (`fit` keeps to what lies between `initial` and the end of the given range,
         // which `check_given` found inside linear memory), M3, M4.
         let extent = unsafe { Extent::claim(range) };
@@ -427,14 +448,20 @@ impl Guest<'_> {
             return Ok((Sealed::empty(), Traffic::default()));
         }
         let app = self.app();
+        let at = self.buffer_at(ptr, len)?;
         if app.home().break_even.moves(len as usize)
-            && let Some(at) = self.buffer_at(ptr, len)?
+            && let Some(at) = at
             && let Some((window, _)) = &mut self.mem()?.held[at].window
         {
             return Ok(window.share(len as usize)?);
         }
         let bytes = self.bytes(ptr, len)?;
         Ok(Sealed::borrowed(bytes).detach(app.home())?)
+    }
+
+    /// Checks that [`Guest::lend`] will find a payload there, without taking it.
+    pub(crate) fn check(&mut self, ptr: u32, len: u32) -> Result<(), GuestError> {
+        if len == 0 { Ok(()) } else { self.buffer_at(ptr, len).map(drop) }
     }
 
     /// Whether a pointer and length name a buffer that the guest holds.

@@ -1,14 +1,16 @@
-//! WASI preview 1 with nothing ambient: no clock but the monotonic one's ticks, no network, the
-//! environment and directories that the manifest names, and standard streams that are pipes.
+//! WASI preview 1 with nothing ambient but the time and random numbers: no network, the environment
+//! and directories that the manifest names, and standard streams that are pipes.
 //!
 //! A command's payload is its stdin and its response its stdout; both are copied, and counted.
 
+use std::time::Instant;
+
 use bytes::Bytes;
-use roadrunner_buffer::{BufferError, Sealed, Traffic};
+use roadrunner_buffer::{Sealed, Traffic};
 use roadrunner_transport::Fault;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p2::pipe::{MemoryInputPipe, MemoryOutputPipe};
-use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
+use wasmtime_wasi::{FsPerms, HostMonotonicClock, WasiCtxBuilder};
 
 use crate::function::FunctionSpec;
 
@@ -34,16 +36,32 @@ impl AsRef<[u8]> for Stdin {
     }
 }
 
+/// The monotonic clock of one invocation, which `sleep.rs` knows the beginning of.
+struct Clock(Instant);
+
+impl HostMonotonicClock for Clock {
+    fn resolution(&self) -> u64 {
+        1
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
 impl Wasi {
     /// For a command: stdin is the payload, stdout becomes the response.
     pub(crate) fn command(
         spec: &FunctionSpec,
+        epoch: Instant,
         payload: Sealed<'static>,
         limit: u64,
-    ) -> Result<(Box<Self>, Traffic), BufferError> {
-        payload.bytes()?;
+    ) -> Result<(Box<Self>, Traffic), Fault> {
+        let function = || spec.name.clone();
+        payload.bytes().map_err(|source| Fault::HandOver { function: function(), source })?;
         let len = payload.len() as u64;
-        let mut builder = Self::builder(spec);
+        let mut builder = Self::builder(spec, epoch);
+        Self::open_dirs(&mut builder, spec)?;
         builder.stdin(MemoryInputPipe::new(Bytes::from_owner(Stdin(payload))));
         builder.arg(&spec.name);
         let capacity = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -53,8 +71,18 @@ impl Wasi {
     }
 
     /// For a handler that may see directories.
-    pub(crate) fn handler(spec: &FunctionSpec) -> Result<Box<Self>, Fault> {
-        let mut builder = Self::builder(spec);
+    pub(crate) fn handler(spec: &FunctionSpec, epoch: Instant) -> Result<Box<Self>, Fault> {
+        let mut builder = Self::builder(spec, epoch);
+        Self::open_dirs(&mut builder, spec)?;
+        Ok(Self::build(builder, LOG_BYTES, false))
+    }
+
+    /// For a handler that sees no directory.
+    pub(crate) fn without_dirs(spec: &FunctionSpec, epoch: Instant) -> Box<Self> {
+        Self::build(Self::builder(spec, epoch), LOG_BYTES, false)
+    }
+
+    fn open_dirs(builder: &mut WasiCtxBuilder, spec: &FunctionSpec) -> Result<(), Fault> {
         for (guest_path, dir) in &spec.wasi.dirs {
             let perms = if dir.write { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
             builder.preopened_dir(&dir.path, guest_path, perms).map_err(|error| {
@@ -64,16 +92,12 @@ impl Wasi {
                 Fault::Exhausted { function, reason }
             })?;
         }
-        Ok(Self::build(builder, LOG_BYTES, false))
+        Ok(())
     }
 
-    /// For a handler that sees no directory.
-    pub(crate) fn without_dirs(spec: &FunctionSpec) -> Box<Self> {
-        Self::build(Self::builder(spec), LOG_BYTES, false)
-    }
-
-    fn builder(spec: &FunctionSpec) -> WasiCtxBuilder {
+    fn builder(spec: &FunctionSpec, epoch: Instant) -> WasiCtxBuilder {
         let mut builder = WasiCtxBuilder::new();
+        builder.monotonic_clock(Clock(epoch));
         for (name, value) in &spec.wasi.env {
             builder.env(name, value);
         }

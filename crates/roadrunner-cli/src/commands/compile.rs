@@ -1,12 +1,12 @@
 //! `roadrunner compile`: ahead of time, into a `.cwasm` file.
 
-use roadrunner_runtime::ModuleSource;
+use roadrunner_runtime::{Config, ModuleSource, Runtime};
 
 use crate::args::Compile;
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Destination};
 use crate::progress::Progress;
-use crate::{report, runtime};
+use crate::report;
 
 /// Extension of compiled modules.
 const EXTENSION: &str = "cwasm";
@@ -19,7 +19,7 @@ pub(crate) fn run(options: &Compile) -> Result<Exit, Failure> {
     }
     let beside = || Destination::File(options.module.with_extension(EXTENSION));
     let to = options.output.clone().unwrap_or_else(beside);
-    let runtime = runtime::start()?;
+    let runtime = Runtime::new(Config::default())?;
     let progress = Progress::start(format!("compiling {}", options.module.display()));
     let code = runtime.precompile(&ModuleSource::File(options.module.clone()))?;
     drop(progress);

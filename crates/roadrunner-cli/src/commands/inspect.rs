@@ -2,17 +2,17 @@
 
 use std::fmt::Write as _;
 
-use roadrunner_runtime::{Inspection, Kind, ModuleSource};
+use roadrunner_runtime::{Config, Inspection, Kind, ModuleSource, Runtime};
 use serde_json::{Value, json};
 
 use crate::args::Inspect;
 use crate::exit::{Exit, Failure};
-use crate::{output, report, runtime};
+use crate::{output, report};
 
 pub(crate) fn run(options: &Inspect) -> Result<Exit, Failure> {
     let module = options.module.display().to_string();
     let source = ModuleSource::File(options.module.clone());
-    let found = runtime::start()?.inspect(&source)?;
+    let found = Runtime::new(Config::default())?.inspect(&source)?;
     let text = if options.json {
         report::line(&as_json(&module, &found))
     } else {

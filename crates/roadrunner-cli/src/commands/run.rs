@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use roadrunner_runtime::{Config, ModuleSource, Sealed};
+use roadrunner_runtime::{Config, ModuleSource, Runtime, Sealed};
 use roadrunner_workflow::{Executable, Finished, Workflow};
 
 use crate::args::{Mode, Run};
@@ -12,7 +12,6 @@ use crate::input::{self, Source};
 use crate::output::{self, Destination};
 use crate::progress::Progress;
 use crate::report::{self, Report, Usage};
-use crate::runtime;
 
 pub(crate) fn run(options: &Run) -> Result<Exit, Failure> {
     if let Mode::Kernel | Mode::Network = options.mode {
@@ -22,10 +21,12 @@ pub(crate) fn run(options: &Run) -> Result<Exit, Failure> {
         ));
     }
     let workflow = Workflow::load(&options.workflow)?;
-    let runtime = runtime::start()?;
+    let config = Config::default();
+    let limit = config.payload_bytes;
+    let runtime = Runtime::new(config)?;
     let exe = load(&runtime, workflow, &|path| ModuleSource::File(path.to_owned()))?;
     let source = options.input.clone().unwrap_or_else(Source::usual);
-    let input = input::read(&source, exe.home(), Config::default().payload_bytes)?;
+    let input = input::read(&source, exe.home(), limit)?;
     let (mut finished, usage) = execute(&exe, input)?;
 
     let to = options.output.clone().unwrap_or(Destination::Usual);
@@ -40,7 +41,7 @@ pub(crate) fn run(options: &Run) -> Result<Exit, Failure> {
 
 /// Compiles a workflow's functions.
 pub(super) fn load(
-    runtime: &roadrunner_runtime::Runtime,
+    runtime: &Runtime,
     workflow: Workflow,
     source: &dyn Fn(&Path) -> ModuleSource,
 ) -> Result<Executable, Failure> {

@@ -84,7 +84,7 @@ pub(super) fn run(moving: &Executable, picture: &mut Reply) -> Result<Comparison
     let unmapped = |error| Failure::new(Exit::Host, format!("could not {error}"));
     let picture = picture.payload().map_err(unmapped)?;
     let picture = picture.bytes().map_err(unmapped)?;
-    let mut same = |reply: &mut Reply| -> Result<bool, Failure> {
+    let same = |reply: &mut Reply| -> Result<bool, Failure> {
         Ok(reply.payload().map_err(unmapped)?.bytes().map_err(unmapped)? == picture)
     };
     let progress = Progress::start("comparing with the copying way".into());

@@ -101,7 +101,8 @@ fn pass_on(
     mut reply: Reply,
     parcels: &mut Parcels,
 ) -> Result<Traffic, Failure> {
-    let start = if step.consumers.len() == 1 { reply.finished } else { Instant::now() };
+    // Not since `reply.finished`: a branch of a fan-out may have waited for the others since then.
+    let start = Instant::now();
     let (sealed, copied) = copy_out(app, step, &mut reply)
         .map_err(|source| Fault::HandOver { function: "a consumer".into(), source })?;
     let spent = start.elapsed();

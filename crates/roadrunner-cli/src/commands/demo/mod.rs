@@ -6,7 +6,7 @@ mod copying;
 use std::borrow::Cow;
 use std::path::Path;
 
-use roadrunner_runtime::{Home, ModuleSource, Runtime, Sealed};
+use roadrunner_runtime::{Config, Home, ModuleSource, Runtime, Sealed};
 use roadrunner_workflow::{Executable, Found, Workflow};
 use serde::Serialize;
 
@@ -15,7 +15,6 @@ use crate::args::Demo;
 use crate::exit::{Exit, Failure};
 use crate::output::Destination;
 use crate::report::{self, Report};
-use crate::runtime;
 use compare::Comparison;
 
 const MANIFEST: &str = include_str!("../../../../../examples/demo/roadrunner.toml");
@@ -41,7 +40,7 @@ struct DemoReport<'a> {
 }
 
 pub(crate) fn run(options: &Demo) -> Result<Exit, Failure> {
-    let runtime = runtime::start()?;
+    let runtime = Runtime::new(Config::default())?;
     let exe = load(&runtime, workflow()?, &module)?;
     let (mut finished, usage) = execute(&exe, photograph(exe.home())?)?;
     // The picture is safe before anything else is measured; the comparison needs it too, and

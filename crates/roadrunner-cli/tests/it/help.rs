@@ -1,0 +1,25 @@
+//! The help texts, which are documentation.
+
+use crate::program::Sandbox;
+
+#[test]
+fn every_command_explains_itself_with_examples_and_exit_codes() {
+    let sandbox = Sandbox::new();
+    let help = |args: &[&str]| String::from_utf8(sandbox.run(args).fine()).unwrap();
+    insta::assert_snapshot!("help", help(&["--help"]));
+    for command in ["demo", "run", "inspect", "compile", "doctor"] {
+        let text = help(&[command, "--help"]);
+        assert!(text.contains("Examples:\n  roadrunner "), "{text}");
+        insta::assert_snapshot!(format!("help-{command}"), text);
+    }
+}
+
+#[test]
+fn wrong_command_lines_end_in_code_2() {
+    let sandbox = Sandbox::new();
+    for args in [&[][..], &["run"], &["fly"], &["run", "w.toml", "--mode", "teleport"]] {
+        let ended = sandbox.run(args);
+        assert_eq!(ended.code, Some(2), "{args:?}");
+        assert!(ended.stdout.is_empty());
+    }
+}

@@ -1,0 +1,135 @@
+//! The program under test, and small workflows for it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// Gives its payload back; a bump allocator that never frees.
+pub(crate) const ECHO: &str = r#"(module
+  (memory (export "memory") 1)
+  (global $top (mut i32) (i32.const 65536))
+  (func (export "allocate_memory") (param $len i32) (result i32)
+    (local $ptr i32)
+    (local.set $ptr (global.get $top))
+    (global.set $top (i32.add (global.get $top) (local.get $len)))
+    (if (i32.eq (memory.grow (i32.add (i32.const 1) (i32.shr_u (local.get $len) (i32.const 16)))) (i32.const -1))
+      (then (return (i32.const 0))))
+    (local.get $ptr))
+  (func (export "deallocate_memory") (param i32))
+  (func (export "handle") (param i32 i32) (result i64)
+    BODY
+    (i64.or (i64.shl (i64.extend_i32_u (local.get 0)) (i64.const 32)) (i64.extend_i32_u (local.get 1)))))"#;
+
+/// A folder of its own for one test, in which the program runs.
+pub(crate) struct Sandbox(pub(crate) TempDir);
+
+impl Sandbox {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::Builder::new().prefix("roadrunner-test-").tempdir().unwrap())
+    }
+
+    /// One with a workflow `w.toml` of a single function that runs `body` and gives its payload back.
+    pub(crate) fn with_function(body: &str) -> Self {
+        let sandbox = Self::new();
+        sandbox.write("f.wat", ECHO.replace("BODY", body));
+        sandbox.write(
+            "w.toml",
+            "[workflow]\nname = \"w\"\nentry = \"f\"\n[functions.f]\nmodule = \"f.wat\"\ntimeout = \"300ms\"\n",
+        );
+        sandbox
+    }
+
+    /// One with an input and a workflow `w.toml` that gives it back.
+    pub(crate) fn with_echo(input: &[u8]) -> Self {
+        let sandbox = Self::with_function("");
+        sandbox.write("input", input);
+        sandbox
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, contents: impl AsRef<[u8]>) {
+        fs::write(self.path(name), contents).unwrap();
+    }
+
+    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
+        fs::read(self.path(name)).unwrap()
+    }
+
+    /// The program in this folder, with nothing on stdin and one cache of compiled code for all tests.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_roadrunner"));
+        command.args(args).current_dir(&self.0).stdin(Stdio::null());
+        command.env("XDG_CACHE_HOME", Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"));
+        command.env("TMPDIR", self.temp()).env("COLUMNS", "100");
+        command.env_remove("RUST_LOG");
+        command
+    }
+
+    /// Where temporary files go.
+    pub(crate) fn temp(&self) -> PathBuf {
+        let temp = self.path("tmp");
+        fs::create_dir_all(&temp).unwrap();
+        temp
+    }
+
+    /// The result that was kept, and that there is only one.
+    pub(crate) fn kept(&self) -> Vec<u8> {
+        let kept: Vec<_> = fs::read_dir(self.temp()).unwrap().map(Result::unwrap).collect();
+        assert_eq!(kept.len(), 1, "{kept:?}");
+        fs::read(kept[0].path()).unwrap()
+    }
+
+    pub(crate) fn run(&self, args: &[&str]) -> Ended {
+        Ended::of(&self.command(args).output().unwrap())
+    }
+}
+
+/// A path in the repository.
+pub(crate) fn repository(path: &str) -> String {
+    format!("{}/../../{path}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// How the program ended.
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
+}
+
+impl Ended {
+    pub(crate) fn of(output: &Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: output.stdout.clone(),
+            stderr: String::from_utf8(output.stderr.clone()).unwrap(),
+        }
+    }
+
+    /// Stdout of a program that had nothing to complain about.
+    pub(crate) fn fine(self) -> Vec<u8> {
+        assert_eq!((self.code, self.stderr.as_str()), (Some(0), ""));
+        self.stdout
+    }
+
+    /// Exit code and stderr of a program that printed nothing else.
+    pub(crate) fn complaint(self) -> String {
+        assert!(self.stdout.is_empty(), "{}", String::from_utf8_lossy(&self.stdout));
+        format!("{}: {}", self.code.unwrap_or(-1), self.stderr)
+    }
+}
+
+/// A payload that is no text and has no period.
+pub(crate) fn noise(len: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let mut next = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state.to_be_bytes()[0]
+    };
+    (0..len).map(|_| next()).collect()
+}
