@@ -18,7 +18,7 @@ use crate::shell::Workspace;
 use record::Record;
 
 /// The modules in `guests/dist`: those of the demo first, then those of the benchmarks.
-const COMMITTED: [&str; 11] = [
+const COMMITTED: [&str; 12] = [
     "decode",
     "resize",
     "greyscale",
@@ -28,6 +28,7 @@ const COMMITTED: [&str; 11] = [
     "encode",
     "produce",
     "consume",
+    "verify",
     "noop",
     "echo",
 ];

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use roadrunner_runtime::{App, Backing, BreakEven, Config, Payload, Sealed};
+use roadrunner_runtime::{App, Backing, BreakEven, Config, Payload, Ready, Sealed};
 use serde::Serialize;
 
 use crate::{BenchError, Progress, Stats, check, guests, produce};
@@ -37,7 +37,8 @@ pub struct Transfer {
 pub struct Side {
     /// How the payload travelled.
     pub method: &'static str,
-    /// From the producer's end to the consumer's entry, the payload readable: a fresh sandbox included.
+    /// From the producer's end to the consumer's entry, the payload readable. The consumer's sandbox
+    /// was made before the producer ran, as in a workflow's chain.
     pub handover_us: Stats,
     /// The producer writes every byte, hand-over, the consumer reads every byte: both sandboxes included.
     pub end_to_end_us: Stats,
@@ -118,9 +119,10 @@ pub fn transfer(
 
 fn move_one(app: &Arc<App>, size: u64, times: Option<&mut Times>) -> Result<(), BenchError> {
     let start = Instant::now();
+    let ready = app.prepare("consume")?;
     let produced = produce(app, size)?;
     let since = produced.finished;
-    consume(app, Payload::Held(produced), since, start, size, times)
+    consume(app, ready, Payload::Held(produced), since, start, size, times)
 }
 
 fn copy_one(
@@ -130,6 +132,7 @@ fn copy_one(
     times: Option<&mut Times>,
 ) -> Result<(), BenchError> {
     let start = Instant::now();
+    let ready = app.prepare("consume")?;
     let mut produced = produce(app, size)?;
     let since = produced.finished;
     let unreadable =
@@ -139,20 +142,23 @@ fn copy_one(
     // The first of the two copies; landing makes the second.
     buffer.extend_from_slice(sealed.bytes().map_err(unreadable)?);
     drop(sealed);
-    // As with moving, the producer goes before the consumer runs.
+    let ended =
+        consume(app, ready, Payload::One(Sealed::borrowed(buffer)), since, start, size, times);
+    // As with moving, the producer goes after the consumer has run.
     drop(produced);
-    consume(app, Payload::One(Sealed::borrowed(buffer)), since, start, size, times)
+    ended
 }
 
 fn consume(
     app: &Arc<App>,
+    ready: Ready,
     payload: Payload<'_>,
     since: Instant,
     start: Instant,
     size: u64,
     times: Option<&mut Times>,
 ) -> Result<(), BenchError> {
-    let consumed = app.call("consume", payload, since);
+    let consumed = app.call_ready(Some(ready), "consume", payload, since);
     let mut consumed = consumed.map_err(|undelivered| undelivered.fault)?;
     let (account, finished) = (consumed.account, consumed.finished);
     check(&mut consumed, size)?;

@@ -179,11 +179,7 @@ impl<'a> Sealed<'a> {
         }
         let (pages, traffic) = match self.pages {
             Pages::Shared(pages) => (pages, Traffic::default()),
-            Pages::Lent(window) => {
-                let pages = SharedPages::copy_of(&window.extent.bytes()[..len])?;
-                window.retire();
-                (pages, Traffic::copied(len))
-            }
+            Pages::Lent(window) => window.publish(len)?,
             _ => (SharedPages::copy_of(self.bytes()?)?, Traffic::copied(len)),
         };
         let one = || Sealed::of_shared(Arc::clone(&pages), len);
@@ -291,22 +287,18 @@ pub struct SharedPages {
 }
 
 impl SharedPages {
-    /// Seals a memfd, which nobody maps for writing any more, at the pages of `len` bytes. It comes
-    /// back with the reason when that fails.
+    /// Seals a memfd of `len` bytes, which nobody maps for writing any more. It comes back with the
+    /// reason when that fails.
     pub(crate) fn seal(memfd: Memfd, len: usize) -> Result<Arc<Self>, (BufferError, Memfd)> {
-        let pages = round_to_pages(len).unwrap_or(len);
-        if let Err(error) = memfd.set_len(pages) {
-            return Err((doing("cut a memfd to length", len)(error), memfd));
+        match memfd.seal() {
+            Ok(()) => Ok(Arc::new(Self { memfd, len, view: OnceLock::new() })),
+            Err(error) => Err((doing("seal a memfd", len)(error), memfd)),
         }
-        if let Err(error) = memfd.seal() {
-            return Err((doing("seal a memfd", len)(error), memfd));
-        }
-        Ok(Arc::new(Self { memfd, len: pages, view: OnceLock::new() }))
     }
 
     /// A memfd with a copy of some bytes.
     pub(crate) fn copy_of(bytes: &[u8]) -> Result<Arc<Self>, BufferError> {
-        let len = bytes.len();
+        let len = round_to_pages(bytes.len()).unwrap_or(bytes.len());
         let memfd = Memfd::new(len).map_err(doing("make a memfd", len))?;
         memfd.file().write_all_at(bytes, 0).map_err(doing("copy into a memfd", len))?;
         Self::seal(memfd, len).map_err(|(error, _)| error)

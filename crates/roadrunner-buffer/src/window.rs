@@ -1,6 +1,5 @@
 //! Windows: payloads inside somebody's linear memory.
 
-use std::io;
 use std::sync::Arc;
 
 use roadrunner_sys::Memfd;
@@ -147,10 +146,11 @@ impl Window {
     pub fn lend(&mut self, len: usize) -> Result<Sealed<'_>, BufferError> {
         self.check(len);
         self.zero_tail(len);
-        if matches!(self.kind, Kind::Writable(_)) {
-            let pages = self.close_memfd(len, |extent, _| extent.make_plain())?;
-            self.kind = Kind::Spent;
-            return Ok(Sealed::of_shared(pages, len));
+        if let Kind::Writable(memfd) = &self.kind {
+            // What lies behind the payload is nobody's business, and so is never sealed in.
+            let behind = round_to_pages(len).unwrap_or(len);
+            memfd.discard_from(behind).map_err(doing("cut a memfd", len))?;
+            self.kind = Kind::View(self.close_memfd()?);
         }
         Ok(Sealed::of_window(self, len))
     }
@@ -178,7 +178,7 @@ impl Window {
             {
                 (Arc::clone(pages), Traffic::default())
             }
-            Kind::Writable(_) => (self.close_memfd(len, Extent::make_view)?, Traffic::default()),
+            Kind::Writable(_) => (self.close_memfd()?, Traffic::default()),
             _ => {
                 let pages = SharedPages::copy_of(&self.extent.bytes()[..len])?;
                 let doing = doing("map a copy-on-write view", len);
@@ -190,26 +190,21 @@ impl Window {
         Ok((Sealed::of_shared(pages, len), traffic))
     }
 
-    /// Seals the window's memfd at the payload's length, after `cover` has replaced its writable
-    /// mapping. When that fails the payload is back in it.
-    fn close_memfd(
-        &mut self,
-        len: usize,
-        cover: impl FnOnce(&mut Extent, &Memfd) -> io::Result<()>,
-    ) -> Result<Arc<SharedPages>, BufferError> {
+    /// Seals the window's memfd, after a private view of it has replaced its writable mapping. When
+    /// that fails the window is as before.
+    fn close_memfd(&mut self) -> Result<Arc<SharedPages>, BufferError> {
+        let len = self.len();
         // Empty on the way: undone when dropped, whatever is mapped then.
         let Kind::Writable(memfd) = std::mem::replace(&mut self.kind, Kind::Empty) else {
             unreachable!("only asked of a window with a writable memfd");
         };
-        let covered = cover(&mut self.extent, &memfd)
-            .map_err(doing("end the writable mapping of a memfd", len));
-        let sealed = match covered {
+        let viewed = self.extent.make_view(&memfd);
+        let sealed = match viewed.map_err(doing("end the writable mapping of a memfd", len)) {
             Ok(()) => SharedPages::seal(memfd, len),
             Err(error) => Err((error, memfd)),
         };
         sealed.map_err(|(error, memfd)| {
-            let back = memfd.set_len(self.len());
-            if back.and_then(|()| self.extent.make_shared(&memfd)).is_ok() {
+            if self.extent.make_shared(&memfd).is_ok() {
                 self.kind = Kind::Writable(memfd);
             }
             error
@@ -252,8 +247,23 @@ impl Window {
         })
     }
 
-    /// Takes the payload out of the owner's memory, after it was copied for others.
-    pub(crate) fn retire(&mut self) {
+    /// Takes the first `len` bytes out of the owner's memory, for several others: a view that shows
+    /// just its file gives that file, anything else is copied once.
+    pub(crate) fn publish(
+        &mut self,
+        len: usize,
+    ) -> Result<(Arc<SharedPages>, Traffic), BufferError> {
+        let published = match &self.kind {
+            Kind::View(pages) if !self.extent.is_modified().unwrap_or(true) => {
+                (Arc::clone(pages), Traffic::default())
+            }
+            _ => (SharedPages::copy_of(&self.extent.bytes()[..len])?, Traffic::copied(len)),
+        };
+        self.retire();
+        Ok(published)
+    }
+
+    fn retire(&mut self) {
         self.recycle();
         self.extent.must_be_plain();
         self.kind = Kind::Spent;

@@ -16,6 +16,7 @@ use crate::deadline::Ticker;
 use crate::error::LoadError;
 use crate::function::{Function, FunctionSpec, Inspection, ModuleSource};
 use crate::host::{self, HostState};
+use crate::instance::Instance;
 use crate::workers::{Ticket, Workers};
 use crate::{dispatch, engine, route};
 
@@ -140,10 +141,36 @@ impl App {
         payload: Payload<'p>,
         since: Instant,
     ) -> Result<Reply, Undelivered<'p>> {
+        self.call_ready(None, target, payload, since)
+    }
+
+    /// Makes a sandbox for a call that is to come, so that its payload need not wait for it.
+    ///
+    /// # Errors
+    /// When the function is unknown or can't be started.
+    pub fn prepare(self: &Arc<Self>, target: &str) -> Result<Ready, Fault> {
+        match self.function(target) {
+            Some(function) => Instance::new(self, function).map(Ready),
+            None => Err(Fault::Unknown { function: target.into() }),
+        }
+    }
+
+    /// As [`App::call`], in a sandbox that was made before where there is one of this function.
+    ///
+    /// # Errors
+    /// As [`App::call`].
+    pub fn call_ready<'p>(
+        self: &Arc<Self>,
+        ready: Option<Ready>,
+        target: &'p str,
+        payload: Payload<'p>,
+        since: Instant,
+    ) -> Result<Reply, Undelivered<'p>> {
         match route::of_request(self, target) {
             Ok(route) => {
                 let deadline = since + self.shared.config.longest_call;
-                dispatch::send(self, route, Call { target, payload, since, deadline, depth: 0 })
+                let call = Call { target, payload, since, deadline, depth: 0 };
+                dispatch::send(self, route, ready.map(|ready| ready.0), call)
             }
             Err(fault) => Err(Undelivered::before(fault, payload)),
         }
@@ -198,6 +225,15 @@ impl App {
 impl fmt::Debug for App {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("App").field("functions", &self.functions.keys()).finish_non_exhaustive()
+    }
+}
+
+/// A fresh sandbox that waits for its one call.
+pub struct Ready(Instance);
+
+impl fmt::Debug for Ready {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ready")
     }
 }
 

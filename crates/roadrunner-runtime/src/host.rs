@@ -39,7 +39,7 @@ pub(crate) struct HostState {
     pub(crate) deadline: Instant,
     /// What the guest's monotonic clock counts from.
     pub(crate) epoch: Instant,
-    depth: u32,
+    pub(crate) depth: u32,
     tickets: Vec<Submitted>,
     next_ticket: i32,
 }
@@ -96,12 +96,7 @@ impl From<GuestError> for Halt {
 }
 
 impl HostState {
-    pub(crate) fn new(
-        app: &Arc<App>,
-        function: &Arc<Function>,
-        deadline: Instant,
-        depth: u32,
-    ) -> Result<Self, Fault> {
+    pub(crate) fn new(app: &Arc<App>, function: &Arc<Function>) -> Result<Self, Fault> {
         let epoch = Instant::now();
         // Directories can be gone by now; whatever else WASI needs can't fail and is made on demand.
         let wasi = if function.spec.wasi.dirs.is_empty() {
@@ -117,9 +112,9 @@ impl HostState {
             memory_limit: function.spec.memory_bytes,
             memory_peak: 0,
             hops: Vec::new(),
-            deadline,
+            deadline: epoch + function.spec.timeout,
             epoch,
-            depth,
+            depth: 0,
             tickets: Vec::new(),
             next_ticket: 1,
         })
@@ -259,7 +254,7 @@ fn call_and_wait(guest: &mut Guest<'_>, request: Request, out: u32) -> Result<i3
     let since = Instant::now();
     let send = |payload| {
         let call = Call { target: &target, payload, since, deadline, depth };
-        dispatch::send(&app, route, call).map_err(refusal)
+        dispatch::send(&app, route, None, call).map_err(refusal)
     };
     if request.flags & CALL_SHARE != 0 {
         let (sealed, copied) = guest.share(ptr, len)?;
@@ -349,7 +344,7 @@ fn start(guest: &mut Guest<'_>, request: Request) -> Result<i32, Halt> {
     let ticket = app.shared.workers.spawn(move || {
         let payload = Payload::One(sealed);
         let call = Call { target: &name, payload, since, deadline, depth };
-        dispatch::send(&worker, route, call).map_err(refusal)
+        dispatch::send(&worker, route, None, call).map_err(refusal)
     });
     let state = guest.0.data_mut();
     let id = state.next_ticket;

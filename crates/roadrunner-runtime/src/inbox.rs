@@ -1,5 +1,6 @@
 //! Takes calls in: limits, deadline, a fresh sandbox, the payload's landing, the run.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,15 +13,20 @@ use crate::function::Function;
 use crate::instance::Instance;
 
 /// The receiving end of an app.
-pub(crate) struct AppInbox<'a>(pub(crate) &'a Arc<App>);
+pub(crate) struct AppInbox<'a> {
+    pub(crate) app: &'a Arc<App>,
+    /// A sandbox that was made ahead of the call.
+    pub(crate) ready: Cell<Option<Instance>>,
+}
 
 impl Inbox for AppInbox<'_> {
     fn accept<'p>(&self, call: Call<'p>) -> Result<Reply, Undelivered<'p>> {
-        match admit(self.0, &call) {
+        match admit(self.app, &call) {
             Err(fault) => Err(Undelivered::before(fault, call.payload)),
             Ok(function) => {
+                let ready = self.ready.take().filter(|instance| instance.is_of(function));
                 // A caller's thread may have any stack; nested calls take theirs from the same.
-                stacker::maybe_grow(CALL_STACK, MORE_STACK, || run(self.0, function, call))
+                stacker::maybe_grow(CALL_STACK, MORE_STACK, || run(self.app, function, ready, call))
             }
         }
     }
@@ -59,18 +65,26 @@ fn admit<'a>(app: &'a Arc<App>, call: &Call<'_>) -> Result<&'a Arc<Function>, Fa
 fn run<'p>(
     app: &Arc<App>,
     function: &Arc<Function>,
+    ready: Option<Instance>,
     call: Call<'p>,
 ) -> Result<Reply, Undelivered<'p>> {
     let running = app.shared.ticker.run();
-    let mut instance = match Instance::new(app, function, call.deadline, call.depth) {
+    let made = match ready {
+        Some(instance) => Ok(instance),
+        None => Instance::new(app, function),
+    };
+    let mut instance = match made {
         Ok(instance) => instance,
         Err(fault) => return Err(Undelivered::before(fault, call.payload)),
     };
+    instance.begin(call.deadline, call.depth);
     let traffic = instance.receive(call.payload)?;
     let entered = Instant::now();
     let handover = entered.saturating_duration_since(call.since);
     instance.run().map_err(Undelivered::after)?;
+    let finished = Instant::now();
     drop(running);
-    let account = Account { traffic, handover, run: entered.elapsed(), ..Account::default() };
-    Ok(instance.into_reply(account))
+    let run = finished.saturating_duration_since(entered);
+    let account = Account { traffic, handover, run, ..Account::default() };
+    Ok(instance.into_reply(account, finished))
 }

@@ -23,6 +23,10 @@ use crate::wasi::Wasi;
 /// Frames of a trap that its message names.
 const FRAMES: usize = 4;
 
+/// Most linear memory, besides the payload, that a producer's sandbox may hold on to while the
+/// consumer runs; a larger one goes before.
+const DONOR_BYTES: u64 = 64 << 20;
+
 /// A sandbox with a function in it.
 pub(crate) struct Instance {
     store: Store<HostState>,
@@ -30,6 +34,9 @@ pub(crate) struct Instance {
     function: Arc<Function>,
     input: Input,
     parts: Vec<Traffic>,
+    /// Whoever gave the payload, until this function has run: giving its sandbox back takes time
+    /// that the payload need not wait for.
+    donor: Option<Reply>,
     output: Output,
 }
 
@@ -48,15 +55,10 @@ enum Output {
 }
 
 impl Instance {
-    /// Makes a sandbox, which is stopped at the deadline or when the function's own time is over.
-    pub(crate) fn new(
-        app: &Arc<App>,
-        function: &Arc<Function>,
-        deadline: Instant,
-        depth: u32,
-    ) -> Result<Self, Fault> {
-        let deadline = deadline.min(Instant::now() + function.spec.timeout);
-        let state = HostState::new(app, function, deadline, depth)?;
+    /// Makes a sandbox. Starting it has the function's own time.
+    pub(crate) fn new(app: &Arc<App>, function: &Arc<Function>) -> Result<Self, Fault> {
+        let state = HostState::new(app, function)?;
+        let deadline = state.deadline;
         let mut store = Store::new(&app.shared.engine, state);
         store.limiter(|state| state);
         deadline::arm(&mut store, deadline);
@@ -66,10 +68,24 @@ impl Instance {
             .map_err(|error| instantiation_fault(function, error))?;
         let output = Output::Memory { ptr: 0, len: 0 };
         let function = Arc::clone(function);
-        let (input, parts) = (Input::None, Vec::new());
-        let mut instance = Self { store, wasm, function, input, parts, output };
+        let (input, parts, donor) = (Input::None, Vec::new(), None);
+        let mut instance = Self { store, wasm, function, input, parts, donor, output };
         instance.bind().map_err(|error| instance.fault(error))?;
         Ok(instance)
+    }
+
+    /// Whether it is a sandbox of this function.
+    pub(crate) fn is_of(&self, function: &Arc<Function>) -> bool {
+        Arc::ptr_eq(&self.function, function)
+    }
+
+    /// Its call begins: it is stopped at the deadline or when the function's own time is over.
+    pub(crate) fn begin(&mut self, deadline: Instant, depth: u32) {
+        let deadline = deadline.min(Instant::now() + self.function.spec.timeout);
+        deadline::arm(&mut self.store, deadline);
+        let state = self.store.data_mut();
+        state.deadline = deadline;
+        state.depth = depth;
     }
 
     /// Finds the memory and the allocator, and runs `_initialize`.
@@ -120,8 +136,13 @@ impl Instance {
                     Ok(sealed) => self.receive_one(sealed).map_err(|(fault, _)| fault),
                     Err(source) => Err(self.hand_over_fault(source)),
                 };
-                // On success the reply ends here, and with it the instance that produced it.
-                landed.map_err(|fault| Undelivered::before(fault, Payload::Held(reply)))
+                let traffic = match landed {
+                    Ok(traffic) => traffic,
+                    Err(fault) => return Err(Undelivered::before(fault, Payload::Held(reply))),
+                };
+                let heap = reply.account.memory_peak.saturating_sub(reply.len() as u64);
+                self.donor = (heap <= DONOR_BYTES).then_some(reply);
+                Ok(traffic)
             }
             Payload::Many(parts) => self.receive_many(parts).map_err(Undelivered::after),
         }
@@ -259,13 +280,15 @@ impl Instance {
     }
 
     /// Its response, with what it used and whom it called, once it has run.
-    pub(crate) fn into_reply(mut self, mut account: Account) -> Reply {
+    pub(crate) fn into_reply(mut self, mut account: Account, finished: Instant) -> Reply {
+        self.donor = None;
         let state = self.store.data_mut();
         account.memory_peak = state.memory_peak;
         let hops = std::mem::take(&mut state.hops);
         let parts = std::mem::take(&mut self.parts);
         let mut reply = Reply::new(Box::new(self), account, hops);
         reply.parts = parts;
+        reply.finished = finished;
         reply
     }
 

@@ -33,7 +33,7 @@ mod sleep;
 mod wasi;
 mod workers;
 
-pub use app::{App, Runtime};
+pub use app::{App, Ready, Runtime};
 pub use config::{Cache, Config};
 pub use error::LoadError;
 pub use function::{FunctionSpec, Inspection, Kind, ModuleSource, WasiDir, WasiSpec};

@@ -287,7 +287,8 @@ impl Guest<'_> {
         let (memory, initial) = (mem.memory, mem.initial);
         let base = memory.data_ptr(&self.0).addr();
         let bounds = raw.range();
-        let at = |offset: u64| usize::try_from(offset).map_or(usize::MAX, |it| base.saturating_add(it));
+        let at =
+            |offset: u64| usize::try_from(offset).map_or(usize::MAX, |it| base.saturating_add(it));
         let (from, to) = (at(bounds.start.max(initial)), at(bounds.end));
         let Some(range) = PageRange::fit(from, to, len) else {
             // The allocator began below `initial`. It will do so in the next sandbox too.

@@ -51,6 +51,26 @@ impl Memfd {
         self.0.set_len(len as u64)
     }
 
+    /// Makes everything from `offset` (a multiple of the page size) on zero and gives its memory back.
+    ///
+    /// # Errors
+    /// When it is sealed.
+    pub fn discard_from(&self, offset: usize) -> io::Result<()> {
+        let len = self.0.metadata()?.len().saturating_sub(offset as u64);
+        let (Ok(start), Ok(len)) = (libc::off_t::try_from(offset), libc::off_t::try_from(len))
+        else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        if len == 0 {
+            return Ok(());
+        }
+        let how = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        // SAFETY: R2; whoever maps the file sees its bytes change as by a write, and this crate's
+        // users have no slice into it then.
+        let got = unsafe { libc::fallocate(self.0.as_raw_fd(), how, start, len) };
+        if got < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
     /// Seals it for ever ([`Seals::ALL`]).
     ///
     /// # Errors

@@ -11,8 +11,8 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use roadrunner_runtime::{
-    Account, App, Fault, FunctionSpec, Home, Hop, LoadError, Mode, ModuleSource, Payload, Reply,
-    Runtime, Sealed, Ticket, Traffic, WasiDir, WasiSpec,
+    Account, App, Fault, FunctionSpec, Home, Hop, LoadError, Mode, ModuleSource, Payload, Ready,
+    Reply, Runtime, Sealed, Ticket, Traffic, WasiDir, WasiSpec,
 };
 
 use crate::plan::{Backing, Edge, Plan};
@@ -188,6 +188,8 @@ struct Run<'e> {
     waiting: Vec<Vec<Option<(Sealed<'static>, Origin)>>>,
     /// Functions that have all their inputs.
     ready: Vec<(FunctionIndex, Parcel)>,
+    /// The sandbox of the next function of a chain.
+    prepared: Option<Ready>,
     /// Calls that run beside this thread.
     tickets: Vec<Ticket<()>>,
     in_flight: usize,
@@ -202,6 +204,7 @@ impl<'e> Run<'e> {
             exe,
             waiting: exe.workflow.functions().iter().map(inputs).collect(),
             ready: Vec::new(),
+            prepared: None,
             tickets: Vec::new(),
             in_flight: 0,
             ended: channel(),
@@ -236,7 +239,9 @@ impl<'e> Run<'e> {
             let (function, parcel) = self.ready.remove(0);
             let target = self.exe.workflow[function].name.as_str();
             let since = parcel.ready.unwrap_or_else(Instant::now);
-            let ended = self.exe.app.call(target, parcel.payload, since);
+            let ready = self.prepared.take();
+            self.prepared = self.prepare_next(function);
+            let ended = self.exe.app.call_ready(ready, target, parcel.payload, since);
             return (function, parcel.origins, ended.map_err(|undelivered| undelivered.fault));
         }
         for (function, parcel) in std::mem::take(&mut self.ready) {
@@ -261,6 +266,16 @@ impl<'e> Run<'e> {
         }
         // This end of the channel is held here, so there is always a sender.
         self.ended.1.recv().unwrap_or_else(|_| unreachable!("a sender lives as long as the run"))
+    }
+
+    /// A sandbox for the one function that follows, made before the payload is there to wait for it.
+    fn prepare_next(&self, function: FunctionIndex) -> Option<Ready> {
+        let workflow = &self.exe.workflow;
+        match workflow[function].next[..] {
+            // A sandbox that can't be made now is made, or refused, when its payload is there.
+            [next] => self.exe.app.prepare(&workflow[next].name).ok(),
+            _ => None,
+        }
     }
 
     /// Brings a response to the functions that follow.

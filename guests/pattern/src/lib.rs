@@ -15,21 +15,24 @@ pub const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Bytes of a lane.
 const LANE: usize = size_of::<u64>();
 
-/// Lanes of a block. A sandbox looks at its deadline in every round of a loop, so a round should do
-/// some work.
-const BLOCK: usize = 32;
+const ROUND: usize = 256;
 
 /// Writes every byte of `payload`.
+#[inline(never)]
 pub fn fill(payload: &mut [u8]) {
-    let mut lane = 0u64;
-    let (blocks, rest) = payload.as_chunks_mut::<{ BLOCK * LANE }>();
-    for block in blocks {
-        let (slots, _) = block.as_chunks_mut::<LANE>();
-        for (nth, slot) in slots.iter_mut().enumerate() {
-            *slot = lane.wrapping_add(STEP.wrapping_mul(nth as u64)).to_le_bytes();
+    let mut pair = [0, STEP];
+    let (rounds, rest) = payload.as_chunks_mut::<ROUND>();
+    for round in rounds {
+        let (rows, _) = round.as_chunks_mut::<{ 2 * LANE }>();
+        for row in rows {
+            let (slots, _) = row.as_chunks_mut::<LANE>();
+            for (slot, lane) in slots.iter_mut().zip(&mut pair) {
+                *slot = lane.to_le_bytes();
+                *lane = lane.wrapping_add(STEP.wrapping_mul(2));
+            }
         }
-        lane = lane.wrapping_add(STEP.wrapping_mul(BLOCK as u64));
     }
+    let [mut lane, _] = pair;
     let (slots, tail) = rest.as_chunks_mut::<LANE>();
     for slot in slots {
         *slot = lane.to_le_bytes();
@@ -40,16 +43,15 @@ pub fn fill(payload: &mut [u8]) {
 
 /// Reads every byte of `payload`: the wrapping sum of its lanes, a tail being filled up with zeros.
 #[must_use]
+#[inline(never)]
 pub fn sum(payload: &[u8]) -> u64 {
-    let (blocks, rest) = payload.as_chunks::<{ BLOCK * LANE }>();
-    let mut sums = [0u64; 4];
-    for block in blocks {
-        let (rows, _) = block.as_chunks::<{ 4 * LANE }>();
-        for row in rows {
-            let (slots, _) = row.as_chunks::<LANE>();
-            for (sum, slot) in sums.iter_mut().zip(slots) {
-                *sum = sum.wrapping_add(u64::from_le_bytes(*slot));
-            }
+    let mut sums = [0u64; ROUND / LANE / 2];
+    let (rounds, rest) = payload.as_chunks::<ROUND>();
+    for round in rounds {
+        let (slots, _) = round.as_chunks::<LANE>();
+        let lane = |nth: usize| u64::from_le_bytes(slots[nth]);
+        for nth in 0..sums.len() {
+            sums[nth] = sums[nth].wrapping_add(lane(nth)).wrapping_add(lane(nth + sums.len()));
         }
     }
     let mut sum = sums.into_iter().fold(0, u64::wrapping_add);

@@ -163,7 +163,7 @@ impl Machine {
         let held = self.held[from].as_ref().unwrap();
         let kind = match held.kind {
             Kind::Own | Kind::Foreign => Kind::Foreign,
-            Kind::Writable => Kind::View { pages: len.next_multiple_of(PAGE), changed: false },
+            Kind::Writable => Kind::View { pages: held.shows.len(), changed: false },
             // The end of the last page may have to be zeroed, which is a change.
             Kind::View { pages, changed } => {
                 let tail = &held.shows[len..len.next_multiple_of(PAGE)];
@@ -213,7 +213,7 @@ impl Machine {
         };
         let (mut kind, bytes) = self.lent(from, len);
         let mut held = self.held[from].take().unwrap();
-        let copied = len < BREAK_EVEN && held.kind != Kind::Writable;
+        let copied = len < BREAK_EVEN;
         let (sealed, cost) = held.window.lend(len).unwrap().detach(&self.home(from)).unwrap();
         if copied {
             assert_eq!(cost, traffic(true, len));
@@ -231,20 +231,23 @@ impl Machine {
         let Some(len) = self.payload(from, part, open) else {
             return;
         };
-        let (_, bytes) = self.lent(from, len);
+        let (lent, bytes) = self.lent(from, len);
         let mut held = self.held[from].take().unwrap();
-        let writable = held.kind == Kind::Writable;
         let (payloads, cost) =
             held.window.lend(len).unwrap().split(consumers, &self.home(from)).unwrap();
         let kind = if len < BREAK_EVEN {
             assert_eq!(cost, traffic(true, len));
             Kind::Own
         } else {
-            let expected = if writable { Traffic::default() } else { traffic(true, len) };
+            let copy = Kind::View { pages: len.next_multiple_of(PAGE), changed: false };
+            let (kind, expected) = match lent {
+                Kind::View { changed: false, .. } => (lent, Traffic::default()),
+                _ => (copy, traffic(true, len)),
+            };
             assert_eq!(cost, expected);
             // All of the window is given up, whatever was in it.
             assert!(is_zero(self.bytes(from, held.shows.len())));
-            Kind::View { pages: len.next_multiple_of(PAGE), changed: false }
+            kind
         };
         assert_eq!(payloads.len(), consumers);
         let domain = domain_of(from);
