@@ -135,6 +135,8 @@ pub(crate) fn loom(workspace: &Workspace) -> Result<Outcome> {
     // A target directory of its own: the flag is part of every crate's fingerprint.
     loom.args(["--test", "loom"])
         .env("RUSTFLAGS", "--cfg loom")
+        // Switches of threads at other than blocking points; three find every mistake planted so far.
+        .env("LOOM_MAX_PREEMPTIONS", "3")
         .env("CARGO_TARGET_DIR", workspace.target.join("loom"))
         .run()?;
     Ok(Outcome::Passed)

@@ -1,4 +1,4 @@
-//! One payload for many consumers, which all hold it at once.
+//! One payload for many consumers, which read every byte and all hold it at once.
 
 use std::fs;
 use std::sync::mpsc::channel;
@@ -8,7 +8,7 @@ use roadrunner_runtime::{Backing, Config, Payload, Reply, Sealed};
 use serde::Serialize;
 
 use crate::stats::micros;
-use crate::{BenchError, Progress, Stats, check, guests, produce};
+use crate::{BenchError, Progress, Stats, check_held, guests, produce, unreadable};
 
 /// What a fan-out costs.
 #[derive(Clone, Debug, Serialize)]
@@ -42,13 +42,13 @@ pub fn fanout(
     let config =
         Config { sandboxes: config.sandboxes.max(width.saturating_add(16)), ..config.clone() };
     let app = guests(config, Backing::Memfd)?;
-    let consume = |parts: Vec<Sealed<'static>>, progress: Progress<'_>| {
+    let verify = |parts: Vec<Sealed<'static>>, progress: Progress<'_>| {
         let (sender, receiver) = channel();
         let tickets: Vec<_> = parts
             .into_iter()
             .map(|part| {
                 let sender = sender.clone();
-                app.spawn("consume".into(), Payload::One(part), move |ended| {
+                app.spawn("verify".into(), Payload::One(part), move |ended| {
                     let _ = sender.send(ended);
                 })
             })
@@ -63,26 +63,23 @@ pub fn fanout(
         Ok::<Vec<Reply>, BenchError>(replies)
     };
     let before = pss()?;
-    let idle = consume((0..width).map(|_| Sealed::empty()).collect(), &mut |_, _| {})?;
+    let idle = verify((0..width).map(|_| Sealed::empty()).collect(), &mut |_, _| {})?;
     let sandbox_bytes = pss()?.saturating_sub(before);
     drop(idle);
 
     let before = pss()?;
     let mut produced = produce(&app, size)?;
     let start = produced.finished;
-    let unreadable =
-        |error: roadrunner_runtime::BufferError| BenchError::Unreadable(error.to_string());
     let sealed = produced.payload().map_err(unreadable)?;
-    let split = sealed.split(width as usize, app.home()).map_err(unreadable)?;
-    let (parts, copied) = split;
+    let (parts, copied) = sealed.split(width as usize, app.home()).map_err(unreadable)?;
     drop(produced);
-    let mut replies = consume(parts, progress)?;
+    let mut replies = verify(parts, progress)?;
     let total = start.elapsed();
     let pss_growth_bytes = pss()?.saturating_sub(before);
     let mut times: Vec<Duration> = replies.iter().map(|reply| reply.account.handover).collect();
     let landed: u64 = replies.iter().map(|reply| reply.account.traffic.copied).sum();
     for reply in &mut replies {
-        check(reply, size)?;
+        check_held(reply, size)?;
     }
     Ok(FanOut {
         width,

@@ -56,19 +56,20 @@ pub enum BenchError {
 pub type Progress<'p> = &'p mut dyn FnMut(u64, u64);
 
 /// The guests, built from `guests/bench`.
-const GUESTS: [(&str, &[u8]); 4] = [
+const GUESTS: [(&str, &[u8]); 5] = [
     ("produce", include_bytes!("../../../guests/dist/produce.wasm")),
     ("consume", include_bytes!("../../../guests/dist/consume.wasm")),
+    ("verify", include_bytes!("../../../guests/dist/verify.wasm")),
     ("noop", include_bytes!("../../../guests/dist/noop.wasm")),
     ("echo", include_bytes!("../../../guests/dist/echo.wasm")),
 ];
 
 /// Largest payload that a scenario takes, in bytes.
-const PAYLOAD: u64 = 1 << 30;
+pub const PAYLOAD_BYTES: u64 = 1 << 30;
 
 /// Loads the guests into a runtime of their own; the producer's buffers are backed as said.
 fn guests(config: Config, backing: Backing) -> Result<Arc<App>, BenchError> {
-    let runtime = Runtime::new(Config { payload_bytes: PAYLOAD, ..config })?;
+    let runtime = Runtime::new(Config { payload_bytes: PAYLOAD_BYTES, ..config })?;
     let specs = GUESTS.map(|(name, bytes)| {
         let module = ModuleSource::Bytes { name: name.into(), bytes: Cow::Borrowed(bytes) };
         FunctionSpec { backing, memory_bytes: 4 << 30, ..FunctionSpec::new(name, module) }
@@ -86,11 +87,23 @@ fn produce(app: &Arc<App>, size: u64) -> Result<Reply, BenchError> {
 
 /// Checks the sum that a consumer answered.
 fn check(reply: &mut Reply, size: u64) -> Result<(), BenchError> {
-    let unreadable =
-        |error: roadrunner_runtime::BufferError| BenchError::Unreadable(error.to_string());
     let sealed = reply.payload().map_err(unreadable)?;
     let bytes = sealed.bytes().map_err(unreadable)?;
-    let got = bytes.try_into().map(u64::from_le_bytes).unwrap_or_default();
+    compare(bytes.try_into().map(u64::from_le_bytes).unwrap_or_default(), size)
+}
+
+/// Checks the payload that a consumer holds, by reading every byte of it where the consumer has it.
+fn check_held(reply: &mut Reply, size: u64) -> Result<(), BenchError> {
+    let sealed = reply.payload().map_err(unreadable)?;
+    let bytes = sealed.bytes().map_err(unreadable)?;
+    compare(pattern::sum(bytes), size)
+}
+
+fn compare(got: u64, size: u64) -> Result<(), BenchError> {
     let expected = pattern::expected_sum(usize::try_from(size).unwrap_or(usize::MAX));
     if got == expected { Ok(()) } else { Err(BenchError::Damaged { got, expected }) }
+}
+
+fn unreadable(error: roadrunner_runtime::BufferError) -> BenchError {
+    BenchError::Unreadable(error.to_string())
 }

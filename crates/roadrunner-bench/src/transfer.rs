@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use roadrunner_runtime::{App, Backing, BreakEven, Config, Payload, Ready, Sealed};
 use serde::Serialize;
 
-use crate::{BenchError, Progress, Stats, check, guests, produce};
+use crate::{BenchError, Progress, Stats, check, guests, produce, unreadable};
 
 /// Rounds before the first that counts: they fault pages in and warm caches for all three.
 const WARM_UP: u32 = 3;
@@ -135,8 +135,6 @@ fn copy_one(
     let ready = app.prepare("consume")?;
     let mut produced = produce(app, size)?;
     let since = produced.finished;
-    let unreadable =
-        |error: roadrunner_runtime::BufferError| BenchError::Unreadable(error.to_string());
     let sealed = produced.payload().map_err(unreadable)?;
     buffer.clear();
     // The first of the two copies; landing makes the second.

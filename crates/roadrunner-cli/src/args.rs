@@ -3,7 +3,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
+use roadrunner_workflow::units;
 
 use crate::exit;
 use crate::input::Source;
@@ -33,6 +34,7 @@ pub(crate) enum Command {
     Run(Run),
     Inspect(Inspect),
     Compile(Compile),
+    Bench(Bench),
     Doctor(Doctor),
 }
 
@@ -113,6 +115,111 @@ pub(crate) struct Compile {
     pub(crate) output: Option<Destination>,
 }
 
+/// Measure what Roadrunner costs on this machine.
+///
+/// Every scenario checks the bytes that it moves. Times are of this process alone: close what else
+/// uses the processor.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  roadrunner bench transfer
+  roadrunner bench transfer --size 1KiB,1MiB,100MiB --json | jq .handover_us.p50
+  roadrunner bench invoke --json
+  roadrunner bench fanout --width 100 --size 10MiB")]
+pub(crate) struct Bench {
+    #[command(subcommand)]
+    pub(crate) scenario: Scenario,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Scenario {
+    Transfer(Transfer),
+    Invoke(Invoke),
+    Fanout(FanOut),
+    Handover(HandOver),
+}
+
+/// One payload from a function to the next, beside copying it and beside native code.
+///
+/// The producer writes every byte and the consumer reads every byte, three ways in turn: Roadrunner's; copying
+/// out of the producer's memory into a buffer of the host and from there into the consumer's; and two native
+/// functions that pass a pointer.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  roadrunner bench transfer
+  roadrunner bench transfer --size 1MiB --runs 100
+  roadrunner bench transfer --size 1B,4KiB,1MiB,100MiB
+  roadrunner bench transfer --mode user --size 100MiB --runs 30 --json | jq .handover_us.p50")]
+pub(crate) struct Transfer {
+    /// How the payload travels.
+    #[arg(long, value_enum, default_value_t = Mode::User)]
+    pub(crate) mode: Mode,
+    /// Length of the payload, such as 100MiB, or several with commas.
+    #[arg(long, value_name = "SIZE", value_delimiter = ',', value_parser = size, default_value = "100MiB")]
+    pub(crate) size: Vec<u64>,
+    /// Runs of each way that count.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=1_000_000), default_value_t = 30)]
+    pub(crate) runs: u32,
+    /// Print one JSON object for each size, on a line of its own.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Empty calls, each in a fresh sandbox, on one thread.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  roadrunner bench invoke
+  roadrunner bench invoke --calls 1000000 --json | jq .calls_per_second")]
+pub(crate) struct Invoke {
+    /// Calls that count.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..=10_000_000), default_value_t = 200_000)]
+    pub(crate) calls: u64,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// One payload for many functions, which read every byte and all hold it at once.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  roadrunner bench fanout
+  roadrunner bench fanout --width 100 --size 10MiB --json | jq .copied_bytes")]
+pub(crate) struct FanOut {
+    /// Functions that get the payload.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=1000), default_value_t = 100)]
+    pub(crate) width: u32,
+    /// Length of the payload, such as 10MiB.
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "10MiB")]
+    pub(crate) size: u64,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Hand-overs a second, of one thread and of several at the same time.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  roadrunner bench handover
+  roadrunner bench handover --size 1MiB --count 10000 --threads 4 --json | jq .speed_up")]
+pub(crate) struct HandOver {
+    /// Length of the payload, such as 1MiB.
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "1MiB")]
+    pub(crate) size: u64,
+    /// Hand-overs of each thread in each of five rounds.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..=10_000_000), default_value_t = 2000)]
+    pub(crate) count: u64,
+    /// Threads of the second figure.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=256), default_value_t = 2)]
+    pub(crate) threads: u32,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// Check what this machine offers, and say what to change.
 ///
 /// Every line is ok, warn (it works, but slower or less of it) or fail (it does not work); a fail ends in exit code 1.
@@ -147,12 +254,34 @@ pub(crate) enum ReportFormat {
     Json,
 }
 
+/// Bytes of a size that is not zero.
+fn size(text: &str) -> Result<u64, String> {
+    match units::parse_size(text.trim()) {
+        Ok(0) => Err("there is nothing to measure; write at least 1B".into()),
+        Ok(bytes) => Ok(bytes),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
 
+    use super::size;
+
     #[test]
     fn the_command_line_is_consistent() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_may_have_spaces_and_are_not_zero() {
+        for text in ["1B", "1 B", " 1 B"] {
+            assert_eq!(size(text), Ok(1));
+        }
+        assert_eq!(size("100 MiB"), size("100MiB"));
+        for text in ["0B", "0 GiB", "", "12", "1MB", "-1B", "1.5MiB", "99999999999GiB"] {
+            assert!(size(text).is_err(), "{text}");
+        }
     }
 }

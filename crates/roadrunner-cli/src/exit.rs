@@ -3,6 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::process::ExitCode;
 
+use roadrunner_bench::BenchError;
 use roadrunner_runtime::{Fault, LoadError};
 use roadrunner_workflow::{ManifestError, PrepareError};
 
@@ -128,6 +129,17 @@ impl From<Fault> for Failure {
             _ => Exit::Function,
         };
         Self::new(exit, fault.to_string())
+    }
+}
+
+impl From<BenchError> for Failure {
+    fn from(error: BenchError) -> Self {
+        match error {
+            BenchError::Load(error) => error.into(),
+            BenchError::Fault(fault) => fault.into(),
+            BenchError::Damaged { .. } => Self::new(Exit::Function, error.to_string()),
+            _ => Self::new(Exit::Host, error.to_string()),
+        }
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) struct Instance {
     wasm: WasmInstance,
     function: Arc<Function>,
     input: Input,
-    parts: Vec<Traffic>,
+    parts: Vec<(Traffic, Duration)>,
     /// Whoever gave the payload, until this function has run: giving its sandbox back takes time
     /// that the payload need not wait for.
     donor: Option<Reply>,
@@ -191,12 +191,12 @@ impl Instance {
         let mut words = Vec::with_capacity(parts.len() * 2);
         let mut traffic = Traffic::default();
         for part in parts {
-            let size = part.len();
+            let (size, start) = (part.len(), Instant::now());
             let landed = self.guest().land(part).map_err(|(error, _)| error);
             let (ptr, len, cost) = landed.map_err(|error| self.landing_fault(error, size))?;
             words.extend([ptr, len]);
             traffic += cost;
-            self.parts.push(cost);
+            self.parts.push((cost, start.elapsed()));
         }
         let list = self.guest().land_list(&words);
         let list = list.map_err(|error| self.landing_fault(error, words.len() * 4))?;

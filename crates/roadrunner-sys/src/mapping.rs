@@ -160,8 +160,6 @@ pub unsafe fn discard_pages(addr: usize, len: usize) -> io::Result<()> {
 pub enum Advice {
     /// Back it with huge pages where they fit (`MADV_HUGEPAGE`).
     HugePages,
-    /// Map the pages in now, for reading (`MADV_POPULATE_READ`, Linux 5.14).
-    PopulateRead,
 }
 
 /// Gives advice on a mapped range.
@@ -171,7 +169,6 @@ pub enum Advice {
 pub fn advise(addr: usize, len: usize, advice: Advice) -> io::Result<()> {
     let advice = match advice {
         Advice::HugePages => libc::MADV_HUGEPAGE,
-        Advice::PopulateRead => libc::MADV_POPULATE_READ,
     };
     // SAFETY: both kinds of advice leave the contents of memory as they are.
     zero_is_success(unsafe { libc::madvise(addr as *mut _, len, advice) })

@@ -38,17 +38,9 @@ impl Memfd {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => create(flags)?,
             made => made?,
         };
-        let memfd = Self(File::from(fd));
-        memfd.set_len(len)?;
-        Ok(memfd)
-    }
-
-    /// Changes its length in bytes; what is added is zero.
-    ///
-    /// # Errors
-    /// When it is sealed or the length is beyond what the kernel takes.
-    pub fn set_len(&self, len: usize) -> io::Result<()> {
-        self.0.set_len(len as u64)
+        let file = File::from(fd);
+        file.set_len(len as u64)?;
+        Ok(Self(file))
     }
 
     /// Makes everything from `offset` (a multiple of the page size) on zero and gives its memory back.

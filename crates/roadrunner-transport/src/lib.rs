@@ -141,9 +141,9 @@ pub struct Reply {
     lender: Box<dyn Lender>,
     /// What the invocation cost.
     pub account: Account,
-    /// For a fan-in, what each of its payloads cost, in edge order; together they are the
-    /// account's traffic. Empty for a single payload.
-    pub parts: Vec<Traffic>,
+    /// For a fan-in, what each of its payloads cost to land, in edge order: the traffic together is
+    /// the account's, the time is part of its hand-over. Empty for a single payload.
+    pub parts: Vec<(Traffic, Duration)>,
     /// The calls that the function made itself, in order of their ends.
     pub hops: Vec<Hop>,
     /// When the function was done.

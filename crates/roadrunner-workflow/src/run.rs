@@ -305,8 +305,9 @@ impl<'e> Run<'e> {
         drop(reply);
         let spent = start.elapsed();
         for (nth, (edge, sealed)) in consumers.into_iter().zip(parts).enumerate() {
-            // What was copied was copied once, for the first consumer.
-            let copied = if nth == 0 { copied } else { Traffic::default() };
+            // What it took to share was spent once, for the first consumer.
+            let (copied, spent) =
+                if nth == 0 { (copied, spent) } else { (Traffic::default(), Duration::ZERO) };
             self.deliver(edge, sealed, Origin { copied, spent, ..origin.clone() });
         }
         Ok(())
@@ -329,13 +330,20 @@ impl<'e> Run<'e> {
     /// Notes the hand-overs that a function's run needed, and those it made itself.
     fn record(&mut self, function: FunctionIndex, origins: Vec<Origin>, reply: &mut Reply) {
         let last = origins.len().saturating_sub(1);
+        let whole = reply.account;
+        let landing: Duration = reply.parts.iter().map(|(_, landing)| *landing).sum();
         for (nth, origin) in origins.into_iter().enumerate() {
-            let whole = reply.account;
-            let traffic = reply.parts.get(nth).copied().unwrap_or(whole.traffic);
+            let (traffic, landing) = match reply.parts.get(nth) {
+                // A fan-in runs once, in one sandbox: its time stands with the last of its inputs.
+                Some(&(traffic, own)) if nth == last => {
+                    (traffic, whole.handover.saturating_sub(landing) + own)
+                }
+                Some(&part) => part,
+                None => (whole.traffic, whole.handover),
+            };
             let account = Account {
                 traffic: traffic + origin.copied,
-                handover: whole.handover + origin.spent,
-                // A fan-in runs once; its time stands with the last of its inputs.
+                handover: landing + origin.spent,
                 run: if nth == last { whole.run } else { Duration::ZERO },
                 memory_peak: whole.memory_peak,
             };

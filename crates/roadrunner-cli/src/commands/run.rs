@@ -6,7 +6,7 @@ use std::time::Instant;
 use roadrunner_runtime::{Config, ModuleSource, Runtime, Sealed};
 use roadrunner_workflow::{Executable, Finished, Workflow};
 
-use crate::args::{Mode, Run};
+use crate::args::Run;
 use crate::exit::{Exit, Failure};
 use crate::input::{self, Source};
 use crate::output::{self, Destination};
@@ -14,12 +14,7 @@ use crate::progress::Progress;
 use crate::report::{self, Report, Usage};
 
 pub(crate) fn run(options: &Run) -> Result<Exit, Failure> {
-    if let Mode::Kernel | Mode::Network = options.mode {
-        return Err(Failure::new(
-            Exit::Unsupported,
-            "this version hands payloads over within one process only; use `--mode user` or leave it out",
-        ));
-    }
+    super::within_this_process(options.mode)?;
     let workflow = Workflow::load(&options.workflow)?;
     let config = Config::default();
     let limit = config.payload_bytes;

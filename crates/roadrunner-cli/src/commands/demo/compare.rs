@@ -1,6 +1,5 @@
 //! The workflow run both ways, several times, and what was measured.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -20,8 +19,7 @@ const RUNS: usize = 5;
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Cost {
     pub(super) total: Duration,
-    /// Time that functions waited for their payloads, all together. One with several inputs waits
-    /// once, for all of them.
+    /// Time that functions waited for their payloads, all together.
     handover: Duration,
     copied: u64,
 }
@@ -33,14 +31,10 @@ impl Cost {
     }
 
     fn of(finished: &Finished) -> Self {
-        let mut waited: HashMap<&str, Duration> = HashMap::new();
         let mut cost = Self { total: finished.total, ..Self::default() };
         for hop in &finished.hops {
-            let longest = waited.entry(&hop.to).or_default();
-            *longest = (*longest).max(hop.account.handover);
-            cost.copied += hop.account.traffic.copied;
+            cost.add(hop.account.handover, hop.account.traffic);
         }
-        cost.handover = waited.values().sum();
         cost
     }
 }

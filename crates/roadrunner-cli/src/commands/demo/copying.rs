@@ -83,7 +83,7 @@ fn all<'s>(exe: &Executable, calls: Vec<(&'s Step, Vec<Parcel>)>) -> Vec<(&'s St
 /// Runs one function.
 fn one(exe: &Executable, step: &Step, mut parts: Vec<Parcel>) -> Ended {
     parts.sort_by_key(|part| part.input);
-    let spent = parts.iter().map(|part| part.spent).max().unwrap_or_default();
+    let spent: Duration = parts.iter().map(|part| part.spent).sum();
     let mut parts: Vec<_> = parts.into_iter().map(|part| part.sealed).collect();
     let payload =
         if parts.len() == 1 { Payload::One(parts.remove(0)) } else { Payload::Many(parts) };
@@ -106,7 +106,9 @@ fn pass_on(
     let (sealed, copied) = copy_out(app, step, &mut reply)
         .map_err(|source| Fault::HandOver { function: "a consumer".into(), source })?;
     let spent = start.elapsed();
-    for (edge, sealed) in step.consumers.iter().zip(sealed) {
+    for (nth, (edge, sealed)) in step.consumers.iter().zip(sealed).enumerate() {
+        // Copying out was done once, for the first consumer.
+        let spent = if nth == 0 { spent } else { Duration::ZERO };
         let parcel = Parcel { input: edge.input, sealed, spent };
         parcels.entry(edge.to).or_default().push(parcel);
     }

@@ -1,0 +1,178 @@
+//! `roadrunner bench`: what hand-overs, calls and fan-outs cost on this machine.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use roadrunner_bench as scenarios;
+use roadrunner_bench::{PAYLOAD_BYTES, Stats};
+use roadrunner_runtime::Config;
+use serde::Serialize;
+
+use crate::args::{Bench, FanOut, HandOver, Invoke, Scenario, Transfer};
+use crate::exit::{Exit, Failure};
+use crate::progress::Progress;
+use crate::{output, report};
+
+pub(crate) fn run(options: &Bench) -> Result<Exit, Failure> {
+    match &options.scenario {
+        Scenario::Transfer(options) => transfer(options)?,
+        Scenario::Invoke(options) => invoke(options)?,
+        Scenario::Fanout(options) => fanout(options)?,
+        Scenario::Handover(options) => handover(options)?,
+    }
+    Ok(Exit::Success)
+}
+
+/// Each size is printed as soon as it is measured: a list of large ones takes long.
+fn transfer(options: &Transfer) -> Result<(), Failure> {
+    super::within_this_process(options.mode)?;
+    options.size.iter().try_for_each(|size| within_limit(*size))?;
+    if !options.json {
+        let title = ["size", "hand-over", "copying", "faster", "end to end", "copying", "native"];
+        output::print(&row(title.into_iter().chain(["to native", "copied"])))?;
+    }
+    for &size in &options.size {
+        let what = format!("moving {}", report::bytes(size));
+        let found = measure(what, |progress| {
+            scenarios::transfer(&Config::default(), size, options.runs, progress)
+        })?;
+        print(&found, options.json, transfer_row)?;
+    }
+    if !options.json {
+        output::print(&format!(
+            "Medians of {} runs. \"copying\" is out of one linear memory into a buffer of the host and from there into the next;\n\
+            \"native\" is two native functions that pass a pointer.\n",
+            options.runs
+        ))?;
+    }
+    Ok(())
+}
+
+fn transfer_row(found: &scenarios::Transfer) -> String {
+    let scenarios::Transfer { ours, baseline, native, .. } = found;
+    row([
+        report::bytes(found.size_bytes),
+        time(ours.handover_us.p50),
+        time(baseline.handover_us.p50),
+        ratio(baseline.handover_us.p50, ours.handover_us.p50),
+        time(ours.end_to_end_us.p50),
+        time(baseline.end_to_end_us.p50),
+        time(native.end_to_end_us.p50),
+        ratio(ours.end_to_end_us.p50, native.end_to_end_us.p50),
+        report::bytes(ours.copied_bytes),
+    ])
+}
+
+fn invoke(options: &Invoke) -> Result<(), Failure> {
+    let found = measure("calling".into(), |progress| {
+        scenarios::invoke(&Config::default(), options.calls, progress)
+    })?;
+    print(&found, options.json, |found| {
+        lines([
+            ("calls", found.calls.to_string()),
+            ("each", stats(&found.call_us)),
+            ("a second", format!("{:.0}", found.calls_per_second)),
+        ])
+    })
+}
+
+fn fanout(options: &FanOut) -> Result<(), Failure> {
+    within_limit(options.size)?;
+    let what = format!("handing {} to {} functions", report::bytes(options.size), options.width);
+    let found = measure(what, |progress| {
+        scenarios::fanout(&Config::default(), options.width, options.size, progress)
+    })?;
+    print(&found, options.json, |found| {
+        lines([
+            ("payload", report::bytes(found.size_bytes)),
+            ("functions", found.width.to_string()),
+            ("copied", report::bytes(found.copied_bytes)),
+            ("hand-over", stats(&found.handover_us)),
+            ("all have read", time(found.total_us)),
+            ("memory", memory(found)),
+        ])
+    })
+}
+
+fn memory(found: &scenarios::FanOut) -> String {
+    format!(
+        "{} more while all hold the payload, of which {} for sandboxes; a copy each would be {}",
+        report::bytes(found.pss_growth_bytes),
+        report::bytes(found.sandbox_bytes),
+        report::bytes(found.size_bytes * u64::from(found.width)),
+    )
+}
+
+fn handover(options: &HandOver) -> Result<(), Failure> {
+    within_limit(options.size)?;
+    let what = format!("handing {} over", report::bytes(options.size));
+    let HandOver { size, count, threads, .. } = *options;
+    let found = measure(what, |progress| {
+        scenarios::handover(&Config::default(), size, count, threads, progress)
+    })?;
+    print(&found, options.json, |found| {
+        let rate = |rate: f64| format!("{rate:.0} hand-overs a second");
+        lines([
+            ("payload", report::bytes(found.size_bytes)),
+            ("1 thread", rate(found.one_thread_per_second)),
+            (&format!("{} threads", found.threads), rate(found.all_threads_per_second)),
+            ("speed-up", format!("{:.2}x", found.speed_up)),
+        ])
+    })
+}
+
+fn within_limit(size: u64) -> Result<(), Failure> {
+    if size <= PAYLOAD_BYTES {
+        return Ok(());
+    }
+    let (size, limit) = (report::bytes(size), report::bytes(PAYLOAD_BYTES));
+    let message = format!("a payload of {size} is over the limit of {limit}");
+    Err(Failure::new(Exit::TooLarge, message))
+}
+
+/// Runs a scenario and shows how far it is.
+fn measure<T>(
+    what: String,
+    scenario: impl FnOnce(scenarios::Progress<'_>) -> Result<T, scenarios::BenchError>,
+) -> Result<T, Failure> {
+    let progress = Progress::start(what.clone());
+    Ok(scenario(&mut |done, all| progress.say(format!("{what}: {done} of {all}")))?)
+}
+
+fn print<T: Serialize>(
+    found: &T,
+    json: bool,
+    for_people: impl FnOnce(&T) -> String,
+) -> Result<(), Failure> {
+    output::print(&if json { report::line(found) } else { for_people(found) })
+}
+
+/// A row of the table, whose columns have a fixed width because rows come one by one.
+fn row(cells: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+    let mut text = String::new();
+    for cell in cells {
+        // Writing to a string can't fail.
+        let _ = write!(text, "{:>11}", cell.as_ref());
+    }
+    text.push('\n');
+    text
+}
+
+fn lines<'a>(lines: impl IntoIterator<Item = (&'a str, String)>) -> String {
+    lines.into_iter().map(|(name, value)| format!("{name:<14} {value}\n")).collect()
+}
+
+fn stats(stats: &Stats) -> String {
+    let Stats { p50, p99, min } = *stats;
+    format!("{} (99th percentile {}, fastest {})", time(p50), time(p99), time(min))
+}
+
+fn time(us: f64) -> String {
+    report::time(Duration::from_secs_f64(us / 1e6))
+}
+
+/// How many times `large` is `small`.
+fn ratio(large: f64, small: f64) -> String {
+    let ratio = large / small.max(1e-3);
+    if ratio < 10.0 { format!("{ratio:.2}x") } else { format!("{ratio:.0}x") }
+}
