@@ -42,6 +42,7 @@ pub fn invoke(config: &Config, calls: u64, progress: Progress<'_>) -> Result<Inv
         }
     }
     let seconds = start.elapsed().as_secs_f64();
+    progress(calls, calls);
     #[allow(clippy::cast_precision_loss, reason = "far fewer than 2^52 calls")]
     let calls_per_second = calls as f64 / seconds.max(1e-9);
     Ok(Invoke { calls, call_us: Stats::of(&mut times), calls_per_second })

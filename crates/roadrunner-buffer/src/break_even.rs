@@ -10,10 +10,13 @@ use crate::view::Extent;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BreakEven(usize);
 
-/// The bounds that a measurement is held to. Below one page there is nothing to move; above
-/// 256 KiB a copy has lost on every machine seen, so a larger result is noise.
-const LEAST: usize = 4 << 10;
+/// The bounds that a measurement is held to. Below a few pages there is nothing to gain; above
+/// 256 KiB a copy no longer lands on pages that a warm sandbox kept, and has lost on every machine seen.
+const LEAST: usize = 16 << 10;
 const MOST: usize = 256 << 10;
+/// Times that the pages of a payload move in their life, each with a reset of what they left: out of
+/// the pool into the producer, to the consumer, and back.
+const MOVES: u32 = 3;
 /// The length at which both ways are timed; a copy's time grows with the length from there.
 const PROBE: usize = 64 << 10;
 /// Rounds of the measurement, of which the fastest counts: everything else is somebody's noise.
@@ -26,8 +29,8 @@ impl BreakEven {
         Self(bytes)
     }
 
-    /// Measures both ways: a move is one `mremap` and one `mmap` that resets the source; a
-    /// copy is one `memcpy` into fresh pages, as a fresh sandbox has. Takes under a millisecond.
+    /// Measures both ways: [`MOVES`] times an `mremap` and the `mmap` that resets its source, against
+    /// one `memcpy` into pages that are there, as a warm sandbox has them. Takes under a millisecond.
     ///
     /// # Errors
     /// When the kernel has no memory for the probe.
@@ -38,17 +41,16 @@ impl BreakEven {
         let (mut moving, mut copying) = (Duration::MAX, Duration::MAX);
         for round in 0..ROUNDS {
             source.bytes_mut().fill(u8::try_from(round % 255).unwrap_or(0) + 1);
-            target.make_plain()?;
+            target.bytes_mut().fill(1);
             let start = Instant::now();
             target.bytes_mut().copy_from_slice(source.bytes());
             copying = copying.min(start.elapsed());
-            target.make_plain()?;
             let start = Instant::now();
             target.take_pages(&mut source)?;
             source.make_plain()?;
             moving = moving.min(start.elapsed());
         }
-        Ok(Self::from_times(moving, copying))
+        Ok(Self::from_times(moving * MOVES, copying))
     }
 
     /// The length whose copy takes as long as a move, when a copy of [`PROBE`] bytes takes `copying`.
@@ -84,7 +86,7 @@ mod tests {
     #[test]
     fn the_break_even_follows_the_times_within_its_bounds() {
         let us = Duration::from_micros;
-        assert_eq!(BreakEven::from_times(us(5), us(20)), BreakEven(16 << 10));
+        assert_eq!(BreakEven::from_times(us(10), us(20)), BreakEven(32 << 10));
         assert_eq!(BreakEven::from_times(us(0), us(20)), BreakEven(LEAST));
         assert_eq!(BreakEven::from_times(us(500), us(0)), BreakEven(MOST));
     }

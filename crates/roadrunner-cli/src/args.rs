@@ -117,8 +117,7 @@ pub(crate) struct Compile {
 
 /// Measure what Roadrunner costs on this machine.
 ///
-/// Every scenario checks the bytes that it moves. Times are of this process alone: close what else
-/// uses the processor.
+/// Every scenario checks the bytes that it moves. What else uses the processor meanwhile disturbs the figures.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:

@@ -28,7 +28,7 @@ pub fn call(target: &str, payload: Buffer) -> Result<Buffer, Undelivered> {
     // SAFETY: the host wrote `out` for this call, and it is taken once.
     unsafe { response(errno, out) }.map_err(|error| {
         // SAFETY: with these errors the host left the buffer with the guest.
-        let payload = keeps_payload(errno).then(|| unsafe { Buffer::from_slot(slot) });
+        let payload = errno.keeps_payload().then(|| unsafe { Buffer::from_slot(slot) });
         Undelivered { error, payload }
     })
 }
@@ -99,12 +99,6 @@ impl Ticket {
         // SAFETY: the host wrote `out` for this ticket, and it is taken once.
         unsafe { response(errno, out) }
     }
-}
-
-/// Whether a call that ended so left its payload with the caller. After the others it was
-/// delivered.
-fn keeps_payload(errno: Errno) -> bool {
-    !matches!(errno, Errno::Ok | Errno::CalleeFailed | Errno::Timeout | Errno::NoMemory)
 }
 
 /// What a call that ended with `errno` answered.

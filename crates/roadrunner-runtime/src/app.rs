@@ -144,13 +144,18 @@ impl App {
         self.call_ready(None, target, payload, since)
     }
 
-    /// Makes a sandbox for a call that is to come, so that its payload need not wait for it.
+    /// Makes a sandbox for a call that is to come, so that its payload need not wait for it, with
+    /// room for a payload as long as the last.
     ///
     /// # Errors
     /// When the function is unknown or can't be started.
     pub fn prepare(self: &Arc<Self>, target: &str) -> Result<Ready, Fault> {
         match self.function(target) {
-            Some(function) => Instance::new(self, function).map(Ready),
+            Some(function) => {
+                let mut instance = Instance::new(self, function)?;
+                instance.reserve()?;
+                Ok(Ready(instance))
+            }
             None => Err(Fault::Unknown { function: target.into() }),
         }
     }

@@ -124,6 +124,8 @@ pub(crate) struct Function {
     /// Bytes below the module's initial memory size at which its allocator was seen to begin; a
     /// window can't lie there, so that much more is asked for.
     pub(crate) low_bytes: AtomicUsize,
+    /// Pages of the last payload that moved in, in bytes: the next one is likely to be as long.
+    pub(crate) input_bytes: AtomicUsize,
 }
 
 impl Function {
@@ -140,7 +142,8 @@ impl Function {
                 "{error:#}; the host offers modules `roadrunner` and `wasi_snapshot_preview1`"
             ),
         })?;
-        Ok(Self { spec, pre, shape, low_bytes: AtomicUsize::new(0) })
+        let (low_bytes, input_bytes) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Ok(Self { spec, pre, shape, low_bytes, input_bytes })
     }
 }
 

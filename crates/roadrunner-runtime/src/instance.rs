@@ -74,6 +74,11 @@ impl Instance {
         Ok(instance)
     }
 
+    /// Makes room for a payload that is to come.
+    pub(crate) fn reserve(&mut self) -> Result<(), Fault> {
+        self.guest().reserve().map_err(|error| self.landing_fault(error, 0))
+    }
+
     /// Whether it is a sandbox of this function.
     pub(crate) fn is_of(&self, function: &Arc<Function>) -> bool {
         Arc::ptr_eq(&self.function, function)

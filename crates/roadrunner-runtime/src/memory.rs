@@ -304,6 +304,17 @@ impl Guest<'_> {
         Ok((raw, Some((ptr, extent))))
     }
 
+    /// Asks the guest's allocator, ahead of the payload, for the place that its window will take. It
+    /// waits among the spent ranges.
+    pub(crate) fn reserve(&mut self) -> Result<(), GuestError> {
+        let pages = self.0.data().function.input_bytes.load(Ordering::Relaxed);
+        if pages > 0 {
+            let (raw, _) = self.place(pages)?;
+            self.mem()?.spent.push(raw);
+        }
+        Ok(())
+    }
+
     fn hold(&mut self, ptr: u32, len: u32, raw: Raw, window: Option<(Window, WindowBytes)>) {
         if let Ok(mem) = self.mem() {
             mem.held.push(Held { ptr, len, raw, window });
@@ -408,6 +419,7 @@ impl Guest<'_> {
         let (window, traffic) =
             sealed.land(extent, app.home()).map_err(|(error, sealed)| (error.into(), sealed))?;
         self.hold(ptr, len, raw, Some((window, charge)));
+        self.0.data().function.input_bytes.store(pages, Ordering::Relaxed);
         Ok((ptr, len, traffic))
     }
 

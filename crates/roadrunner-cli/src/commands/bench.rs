@@ -40,7 +40,7 @@ fn transfer(options: &Transfer) -> Result<(), Failure> {
     }
     if !options.json {
         output::print(&format!(
-            "Medians of {} runs. \"copying\" is out of one linear memory into a buffer of the host and from there into the next;\n\
+            "Times are medians, runs of each way: {}. \"copying\" is out of one linear memory into a buffer of the host and from there into the next;\n\
             \"native\" is two native functions that pass a pointer.\n",
             options.runs
         ))?;

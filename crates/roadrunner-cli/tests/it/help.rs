@@ -7,10 +7,15 @@ fn every_command_explains_itself_with_examples_and_exit_codes() {
     let sandbox = Sandbox::new();
     let help = |args: &[&str]| String::from_utf8(sandbox.run(args).fine()).unwrap();
     insta::assert_snapshot!("help", help(&["--help"]));
-    for command in ["demo", "run", "inspect", "compile", "doctor"] {
+    for command in ["demo", "run", "inspect", "compile", "bench", "doctor"] {
         let text = help(&[command, "--help"]);
         assert!(text.contains("Examples:\n  roadrunner "), "{text}");
         insta::assert_snapshot!(format!("help-{command}"), text);
+    }
+    for scenario in ["transfer", "invoke", "fanout", "handover"] {
+        let text = help(&["bench", scenario, "--help"]);
+        assert!(text.contains("Examples:\n  roadrunner bench "), "{text}");
+        insta::assert_snapshot!(format!("help-bench-{scenario}"), text);
     }
 }
 

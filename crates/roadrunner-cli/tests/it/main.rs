@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests are tests too")]
 
 mod bad_input;
+mod bench;
 mod demo;
 mod help;
 mod output;

@@ -1,0 +1,102 @@
+//! `bench`: small figures, and what it refuses. What the figures are is no matter here.
+
+use serde_json::Value;
+
+use crate::program::Sandbox;
+
+/// The objects that a benchmark printed, one a line.
+fn objects(args: &[&str]) -> Vec<Value> {
+    let ended = Sandbox::new().run(&[&["bench"], args].concat());
+    // Progress is on stderr where it takes long.
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let text = String::from_utf8(ended.stdout).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The fields of an object with those inside them, and what is in them where that is not a measured time.
+fn shape(value: &Value) -> String {
+    match value {
+        Value::Object(fields) => {
+            let fields = fields.iter().map(|(name, value)| format!("{name}: {}", shape(value)));
+            format!("{{{}}}", fields.collect::<Vec<_>>().join(", "))
+        }
+        Value::Number(number) if number.is_f64() => "number".into(),
+        other => other.to_string(),
+    }
+}
+
+#[test]
+fn a_transfer_is_one_object() {
+    let found = objects(&["transfer", "--size", "4KiB", "--runs", "2", "--json"]);
+    assert_eq!(found.len(), 1);
+    let mut found = found[0].clone();
+    // It depends on the machine whether so few bytes are copied or moved.
+    let method = found["method"].take();
+    assert!(method == "memcpy" || method == "mremap", "{method}");
+    let travelled = [found["copied_bytes"].take(), found["moved_bytes"].take()];
+    assert!(travelled.contains(&Value::from(0)), "{travelled:?}");
+    assert!(travelled.contains(&Value::from(4096)), "{travelled:?}");
+    insta::assert_snapshot!(shape(&found), @r#"{baseline: {copied_bytes: 4096, end_to_end_us: {min: number, p50: number, p99: number}, handover_us: {min: number, p50: number, p99: number}, method: "copy through a host buffer", moved_bytes: 0, teardown_us: {min: number, p50: number, p99: number}}, copied_bytes: null, end_to_end_us: {min: number, p50: number, p99: number}, handover_us: {min: number, p50: number, p99: number}, method: null, mode: "user", moved_bytes: null, native: {end_to_end_us: {min: number, p50: number, p99: number}}, runs: 2, size_bytes: 4096, teardown_us: {min: number, p50: number, p99: number}}"#);
+}
+
+#[test]
+fn several_sizes_are_an_object_each() {
+    let found = objects(&["transfer", "--size", "1B,4 KiB, 1MiB", "--runs", "1", "--json"]);
+    let sizes: Vec<_> = found.iter().map(|found| found["size_bytes"].as_u64().unwrap()).collect();
+    assert_eq!(sizes, [1, 4096, 1 << 20]);
+}
+
+#[test]
+fn large_payloads_are_not_copied() {
+    let found = &objects(&["transfer", "--size", "8MiB", "--runs", "1", "--json"])[0];
+    assert_eq!(
+        (found["method"].as_str(), found["copied_bytes"].as_u64()),
+        (Some("mremap"), Some(0))
+    );
+    assert_eq!(found["moved_bytes"], 8 << 20);
+}
+
+#[test]
+fn people_get_a_table_with_a_row_for_each_size() {
+    let ended = Sandbox::new().run(&["bench", "transfer", "--size", "1B,64KiB", "--runs", "1"]);
+    let text = String::from_utf8(ended.stdout).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines[0].split_whitespace().next(), Some("size"), "{text}");
+    assert!(lines[1].contains(" 1 B ") && lines[2].contains(" 64 KiB "), "{text}");
+    assert!(lines[3].starts_with("Times are medians, runs of each way: 1."), "{text}");
+}
+
+#[test]
+fn calls_fan_outs_and_hand_overs_are_objects_too() {
+    let invoke = objects(&["invoke", "--calls", "20", "--json"]);
+    insta::assert_snapshot!(shape(&invoke[0]), @"{call_us: {min: number, p50: number, p99: number}, calls: 20, calls_per_second: number}");
+
+    let mut fanout = objects(&["fanout", "--width", "3", "--size", "1MiB", "--json"]).remove(0);
+    for memory in ["pss_growth_bytes", "sandbox_bytes"] {
+        assert!(fanout[memory].take().is_u64(), "{fanout}");
+    }
+    insta::assert_snapshot!(shape(&fanout), @"{copied_bytes: 0, handover_us: {min: number, p50: number, p99: number}, pss_growth_bytes: null, sandbox_bytes: null, size_bytes: 1048576, total_us: number, width: 3}");
+
+    let handover = objects(&["handover", "--size", "64KiB", "--count", "10", "--json"]);
+    insta::assert_snapshot!(shape(&handover[0]), @"{all_threads_per_second: number, count: 10, one_thread_per_second: number, size_bytes: 65536, speed_up: number, threads: 2}");
+}
+
+#[test]
+fn what_can_not_be_measured_is_refused() {
+    let complaint = |args: &[&str]| {
+        let complaint = Sandbox::new().run(&[&["bench"], args].concat()).complaint();
+        complaint.lines().next().unwrap_or_default().to_owned()
+    };
+    insta::assert_snapshot!(complaint(&["transfer", "--size", "12"]), @r#"2: error: invalid value '12' for '--size <SIZE>': "12" has no unit; write it like "256 MiB" (units: B, KiB, MiB, GiB)"#);
+    insta::assert_snapshot!(complaint(&["transfer", "--size", "1MB"]), @r#"2: error: invalid value '1MB' for '--size <SIZE>': "1MB" has the unknown unit "MB"; write "1 MiB" (units: B, KiB, MiB, GiB)"#);
+    insta::assert_snapshot!(complaint(&["transfer", "--size", "1MiB,"]), @r#"2: error: invalid value '' for '--size <SIZE>': "" is not a size; write a whole number and a unit, such as "256 MiB""#);
+    insta::assert_snapshot!(complaint(&["transfer", "--size", "0B"]), @"2: error: invalid value '0B' for '--size <SIZE>': there is nothing to measure; write at least 1B");
+    insta::assert_snapshot!(complaint(&["transfer", "--size", "2GiB"]), @"6: roadrunner: a payload of 2 GiB is over the limit of 1 GiB");
+    insta::assert_snapshot!(complaint(&["transfer", "--runs", "0"]), @"2: error: invalid value '0' for '--runs <N>': 0 is not in 1..=1000000");
+    insta::assert_snapshot!(complaint(&["transfer", "--mode", "teleport"]), @"2: error: invalid value 'teleport' for '--mode <MODE>'");
+    insta::assert_snapshot!(complaint(&["transfer", "--mode", "kernel"]), @"10: roadrunner: this version hands payloads over within one process only; use `--mode user` or leave it out");
+    insta::assert_snapshot!(complaint(&["transfer", "--mode", "network"]), @"10: roadrunner: this version hands payloads over within one process only; use `--mode user` or leave it out");
+    insta::assert_snapshot!(complaint(&["invoke", "--calls", "0"]), @"2: error: invalid value '0' for '--calls <N>': 0 is not in 1..=10000000");
+    insta::assert_snapshot!(complaint(&["fanout", "--width", "0"]), @"2: error: invalid value '0' for '--width <N>': 0 is not in 1..=1000");
+    insta::assert_snapshot!(complaint(&["handover", "--threads", "0"]), @"2: error: invalid value '0' for '--threads <N>': 0 is not in 1..=256");
+}
