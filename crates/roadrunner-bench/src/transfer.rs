@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use roadrunner_runtime::{App, Backing, BreakEven, Config, Payload, Ready, Sealed};
+use roadrunner_runtime::{App, Backing, BreakEven, Config, Payload, Ready, Reply, Sealed};
 use serde::Serialize;
 
 use crate::{BenchError, Progress, Stats, check, guests, produce, unreadable};
@@ -122,7 +122,7 @@ fn move_one(app: &Arc<App>, size: u64, times: Option<&mut Times>) -> Result<(), 
     let ready = app.prepare("consume")?;
     let produced = produce(app, size)?;
     let since = produced.finished;
-    consume(app, ready, Payload::Held(produced), since, start, size, times)
+    consume(app, ready, Payload::Held(produced), None, Round { start, since, size }, times)
 }
 
 fn copy_one(
@@ -140,29 +140,35 @@ fn copy_one(
     // The first of the two copies; landing makes the second.
     buffer.extend_from_slice(sealed.bytes().map_err(unreadable)?);
     drop(sealed);
-    let ended =
-        consume(app, ready, Payload::One(Sealed::borrowed(buffer)), since, start, size, times);
-    // As with moving, the producer goes after the consumer has run.
-    drop(produced);
-    ended
+    let payload = Payload::One(Sealed::borrowed(buffer));
+    consume(app, ready, payload, Some(produced), Round { start, since, size }, times)
+}
+
+/// One transfer under way.
+#[derive(Clone, Copy)]
+struct Round {
+    start: Instant,
+    /// When the producer was done.
+    since: Instant,
+    size: u64,
 }
 
 fn consume(
     app: &Arc<App>,
     ready: Ready,
     payload: Payload<'_>,
-    since: Instant,
-    start: Instant,
-    size: u64,
+    producer: Option<Reply>,
+    round: Round,
     times: Option<&mut Times>,
 ) -> Result<(), BenchError> {
+    let Round { start, since, size } = round;
     let consumed = app.call_ready(Some(ready), "consume", payload, since);
     let mut consumed = consumed.map_err(|undelivered| undelivered.fault)?;
     let (account, finished) = (consumed.account, consumed.finished);
     check(&mut consumed, size)?;
-    let checked = Instant::now();
     drop(consumed);
-    let teardown = checked.elapsed();
+    drop(producer);
+    let teardown = finished.elapsed();
     if let Some(times) = times {
         times.handover.push(account.handover);
         times.end_to_end.push(finished.saturating_duration_since(start));

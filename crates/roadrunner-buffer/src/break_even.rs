@@ -11,7 +11,7 @@ use crate::view::Extent;
 pub struct BreakEven(usize);
 
 /// The bounds that a measurement is held to. Below a few pages there is nothing to gain; above
-/// 256 KiB a copy no longer lands on pages that a warm sandbox kept, and has lost on every machine seen.
+/// 256 KiB a copy has lost on every machine seen, so a larger result is noise.
 const LEAST: usize = 16 << 10;
 const MOST: usize = 256 << 10;
 /// Times that the pages of a payload move in their life, each with a reset of what they left: out of
@@ -30,7 +30,7 @@ impl BreakEven {
     }
 
     /// Measures both ways: [`MOVES`] times an `mremap` and the `mmap` that resets its source, against
-    /// one `memcpy` into pages that are there, as a warm sandbox has them. Takes under a millisecond.
+    /// one `memcpy` into fresh pages, as a fresh sandbox has. Takes under a millisecond.
     ///
     /// # Errors
     /// When the kernel has no memory for the probe.
@@ -41,7 +41,7 @@ impl BreakEven {
         let (mut moving, mut copying) = (Duration::MAX, Duration::MAX);
         for round in 0..ROUNDS {
             source.bytes_mut().fill(u8::try_from(round % 255).unwrap_or(0) + 1);
-            target.bytes_mut().fill(1);
+            target.make_plain()?;
             let start = Instant::now();
             target.bytes_mut().copy_from_slice(source.bytes());
             copying = copying.min(start.elapsed());

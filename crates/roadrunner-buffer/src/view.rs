@@ -103,11 +103,11 @@ impl Extent {
         }
     }
 
-    /// Asks for huge pages where they fit. A kernel without them is no error.
-    pub fn prefer_huge_pages(&mut self) {
-        if self.range.len() >= HUGE_PAGE {
-            let _ = sys::advise(self.range.start(), self.range.len(), Advice::HugePages);
-        }
+    /// Asks for huge pages where they fit, and says whether the kernel took note. One without them
+    /// is no error.
+    pub fn prefer_huge_pages(&mut self) -> bool {
+        self.range.len() >= HUGE_PAGE
+            && sys::advise(self.range.start(), self.range.len(), Advice::HugePages).is_ok()
     }
 
     /// Replaces it by the one writable mapping of a memfd that is at least as long.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use roadrunner_sys::Memfd;
 
-use crate::page::{HUGE_PAGE, round_to_pages};
+use crate::page::round_to_pages;
 use crate::pool::{Home, RECYCLE_FROM};
 use crate::sealed::{Sealed, SharedPages};
 use crate::view::Extent;
@@ -90,9 +90,8 @@ impl Window {
     fn lay_plain(extent: &mut Extent) -> Result<Kind, BufferError> {
         let len = extent.range().len();
         extent.make_plain().map_err(doing("map fresh memory", len))?;
-        extent.prefer_huge_pages();
         // Advice splits the mapping from its neighbours, so it has to be undone in the end.
-        Ok(if len >= HUGE_PAGE { Kind::Moved } else { Kind::Plain })
+        Ok(if extent.prefer_huge_pages() { Kind::Moved } else { Kind::Plain })
     }
 
     /// A window on a private view of shared pages.
@@ -166,11 +165,12 @@ impl Window {
     /// When the kernel has no memory, descriptor or mapping left; the payload is still here then.
     pub fn share(&mut self, len: usize) -> Result<(Sealed<'static>, Traffic), BufferError> {
         self.check(len);
-        if round_to_pages(len) != Some(self.len()) {
+        let end = round_to_pages(len).unwrap_or(len);
+        // What lies behind the payload stays the owner's, and must not be seen by others.
+        if end != self.len() || self.extent.bytes()[len..end].iter().any(|byte| *byte != 0) {
             let pages = SharedPages::copy_of(&self.extent.bytes()[..len])?;
             return Ok((Sealed::of_shared(pages, len), Traffic::copied(len)));
         }
-        self.zero_tail(len);
         let (pages, traffic) = match &self.kind {
             // Unreadable page bookkeeping means a copy, never stale bytes.
             Kind::View(pages)
@@ -206,6 +206,10 @@ impl Window {
         sealed.map_err(|(error, memfd)| {
             if self.extent.make_shared(&memfd).is_ok() {
                 self.kind = Kind::Writable(memfd);
+            } else {
+                // Nothing may be left of the view: nobody would know it for one.
+                self.extent.must_be_plain();
+                self.kind = Kind::Spent;
             }
             error
         })

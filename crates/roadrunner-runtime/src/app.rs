@@ -11,7 +11,7 @@ use roadrunner_buffer::{BreakEven, Domain, Home, Pool, PoolUse};
 use roadrunner_transport::{Call, Fault, Payload, Reply, Undelivered};
 use wasmtime::{Engine, Linker};
 
-use crate::config::Config;
+use crate::config::{CALL_STACK, Config, MORE_STACK};
 use crate::deadline::Ticker;
 use crate::error::LoadError;
 use crate::function::{Function, FunctionSpec, Inspection, ModuleSource};
@@ -151,13 +151,22 @@ impl App {
     /// When the function is unknown or can't be started.
     pub fn prepare(self: &Arc<Self>, target: &str) -> Result<Ready, Fault> {
         match self.function(target) {
-            Some(function) => {
+            Some(function) => stacker::maybe_grow(CALL_STACK, MORE_STACK, || {
+                // Starting runs the guest's code, for which time must pass.
+                let _running = self.shared.ticker.run();
                 let mut instance = Instance::new(self, function)?;
                 instance.reserve()?;
                 Ok(Ready(instance))
-            }
+            }),
             None => Err(Fault::Unknown { function: target.into() }),
         }
+    }
+
+    /// As [`App::prepare`], beside the caller. A sandbox that can't be made is none: the call that
+    /// is to come makes its own, or says why it can't.
+    pub fn prepare_ahead(self: &Arc<Self>, target: &str) -> Ticket<Option<Ready>> {
+        let (app, target) = (Arc::clone(self), target.to_owned());
+        self.shared.workers.spawn(move || app.prepare(&target).ok())
     }
 
     /// As [`App::call`], in a sandbox that was made before where there is one of this function.

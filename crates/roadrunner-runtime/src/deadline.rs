@@ -71,12 +71,17 @@ impl Drop for Running<'_> {
 
 fn tick(shared: &Weak<Shared>, engine: &EngineWeak) {
     let mut idle = 0;
+    let mut next = Instant::now() + TICK;
     loop {
-        thread::sleep(TICK);
+        thread::sleep(next.saturating_duration_since(Instant::now()));
         let (Some(shared), Some(engine)) = (shared.upgrade(), engine.upgrade()) else {
             return;
         };
-        engine.increment_epoch();
+        // Wake-ups come late; the epoch counts the time that passed, not the wake-ups.
+        while next <= Instant::now() {
+            engine.increment_epoch();
+            next += TICK;
+        }
         idle = if shared.running.load(Ordering::SeqCst) == 0 { idle + 1 } else { 0 };
         if idle < IDLE_TICKS {
             continue;
@@ -90,6 +95,7 @@ fn tick(shared: &Weak<Shared>, engine: &EngineWeak) {
         }
         drop((shared, engine));
         thread::park();
+        next = Instant::now() + TICK;
     }
 }
 

@@ -11,6 +11,9 @@ use crate::error::LoadError;
 /// What wasm32 can address, in bytes.
 const LINEAR_MEMORY: usize = 4 << 30;
 
+/// Fewest sandboxes worth having: a call that is nested a few times, with one ahead.
+const FEWEST: u32 = 8;
+
 /// Tables a module may have, and their entries: enough for programs of every language we know;
 /// indirect calls and closures need one table with an entry for each function.
 const TABLES: u32 = 4;
@@ -19,15 +22,27 @@ const TABLE_ENTRIES: usize = 100_000;
 /// Bytes of an instance's own book-keeping: globals and a few words for each function.
 const INSTANCE_BYTES: usize = 4 << 20;
 
-/// Bytes of written pages that a free sandbox keeps, of its memory and of its tables each: the
-/// stack and the data that a small function touches. A hundred warm sandboxes keep 50 MiB at most.
-const RESIDENT: usize = 256 << 10;
-
 /// Makes an engine of a config.
+///
+/// Where address space is scarce (`ulimit -v`, a container's limit) it makes do with fewer sandboxes.
 pub(crate) fn engine(config: &Config) -> Result<Engine, LoadError> {
+    let mut sandboxes = config.sandboxes;
+    loop {
+        match with_sandboxes(config, sandboxes) {
+            Err(error) if sandboxes > FEWEST => {
+                let fewer = (sandboxes / 8).max(FEWEST);
+                tracing::warn!(%error, "trying {fewer} sandboxes instead of {sandboxes}");
+                sandboxes = fewer;
+            }
+            made => return made,
+        }
+    }
+}
+
+fn with_sandboxes(config: &Config, sandboxes: u32) -> Result<Engine, LoadError> {
     let mut engine = EngineConfig::new();
     engine
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pooling(config.sandboxes)))
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pooling(sandboxes)))
         .memory_reservation(LINEAR_MEMORY as u64)
         // Windows are laid over linear memory by host address: it must stay where it is.
         .memory_may_move(false)
@@ -52,7 +67,10 @@ pub(crate) fn engine(config: &Config) -> Result<Engine, LoadError> {
             }
         }
     }
-    Engine::new(&engine).map_err(|error| LoadError::Engine(format!("{error:#}")))
+    Engine::new(&engine).map_err(|error| {
+        let advice = "a sandbox takes 4 GiB of address space; see `ulimit -v`";
+        LoadError::Engine(format!("{error:#} ({sandboxes} sandboxes; {advice})"))
+    })
 }
 
 fn pooling(sandboxes: u32) -> PoolingAllocationConfig {
@@ -64,13 +82,12 @@ fn pooling(sandboxes: u32) -> PoolingAllocationConfig {
         .max_tables_per_module(TABLES)
         .table_elements(TABLE_ENTRIES)
         .max_core_instance_size(INSTANCE_BYTES)
-        .max_memories_per_module(1);
-    if PoolingAllocationConfig::is_pagemap_scan_available() {
-        // The kernel tells which pages a guest wrote (Linux 6.7), so resetting just those in place
-        // beats giving them up and faulting them in again: an empty call takes 4.7 us, not 9.1.
-        pool.pagemap_scan(Enabled::Yes)
-            .linear_memory_keep_resident(RESIDENT)
-            .table_keep_resident(RESIDENT);
-    }
+        .max_memories_per_module(1)
+        // A free sandbox gives up every page. Resetting those in place that PAGEMAP_SCAN names would
+        // halve an empty call, but the scan passes over pages that are swapped out or on the move,
+        // and their bytes would be the next guest's.
+        .linear_memory_keep_resident(0)
+        .table_keep_resident(0)
+        .pagemap_scan(Enabled::No);
     pool
 }

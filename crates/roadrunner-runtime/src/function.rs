@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
@@ -154,7 +154,13 @@ impl ModuleSource {
         // Code that was cut short is no longer detected, and is still an ELF file.
         let precompiled = Engine::detect_precompiled(&bytes).is_some() || bytes.starts_with(ELF);
         let module = if precompiled {
-            let code = checked_code(&bytes);
+            // Machine code can do anything, so it is never taken for something harmless by its name.
+            let named = Path::new(&name).extension().is_some_and(|it| it == "cwasm");
+            let code = if named {
+                checked_code(&bytes)
+            } else {
+                Err("it holds machine code but its name does not end in .cwasm".into())
+            };
             code.and_then(|code| memory::load_precompiled(engine, code))
                 .map_err(|reason| LoadError::Precompiled { module: name.clone(), reason })?
         } else if !resembles_wasm(&bytes) {

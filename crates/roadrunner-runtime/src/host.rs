@@ -40,12 +40,12 @@ pub(crate) struct HostState {
     /// What the guest's monotonic clock counts from.
     pub(crate) epoch: Instant,
     pub(crate) depth: u32,
-    tickets: Vec<Submitted>,
+    pub(crate) tickets: Vec<Submitted>,
     next_ticket: i32,
 }
 
 /// A call in flight beside its caller.
-struct Submitted {
+pub(crate) struct Submitted {
     id: i32,
     target: String,
     bytes: u64,
@@ -405,7 +405,8 @@ fn receive(
 ) -> Result<(), Halt> {
     let since = Instant::now();
     let len = reply.len() as u64;
-    let sealed = reply.payload().map_err(GuestError::from)?;
+    // The caller's payload is gone by now, so the errno must be one that says so.
+    let sealed = reply.payload().map_err(|_| Errno::NoMemory)?;
     let traffic = land(guest, sealed, out)?;
     let back = Account { traffic, handover: since.elapsed(), ..Account::default() };
     let state = guest.0.data_mut();

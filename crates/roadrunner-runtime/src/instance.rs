@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use roadrunner_abi::{export, unpack};
-use roadrunner_buffer::{BufferError, Sealed, Traffic};
+use roadrunner_buffer::{BufferError, Sealed, Traffic, round_to_pages};
 use roadrunner_transport::{Account, Fault, Lender, Payload, Reply, Undelivered};
 use wasmtime::{
     AsContextMut, Func, Instance as WasmInstance, ModuleExport, PoolConcurrencyLimitError, Store,
@@ -162,6 +163,9 @@ impl Instance {
             Entry::Handler { one: Some(_), .. } => match self.guest().land(sealed) {
                 Ok((ptr, len, traffic)) => {
                     self.input = Input::One { ptr, len };
+                    let moved = usize::try_from(traffic.moved).unwrap_or(0);
+                    let pages = round_to_pages(moved).unwrap_or(0);
+                    self.function.input_bytes.store(pages, Ordering::Relaxed);
                     Ok(traffic)
                 }
                 Err((error, sealed)) => {
@@ -288,6 +292,8 @@ impl Instance {
     pub(crate) fn into_reply(mut self, mut account: Account, finished: Instant) -> Reply {
         self.donor = None;
         let state = self.store.data_mut();
+        // Calls that nobody waited for end with the invocation, not with its response.
+        state.tickets.clear();
         account.memory_peak = state.memory_peak;
         let hops = std::mem::take(&mut state.hops);
         let parts = std::mem::take(&mut self.parts);

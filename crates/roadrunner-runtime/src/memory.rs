@@ -213,8 +213,25 @@ impl Guest<'_> {
         Ok(())
     }
 
-    /// Asks the guest's allocator for `len` bytes and checks the answer.
+    /// Memory of `len` bytes: a spent range, or what the guest's allocator gives. One that has nothing
+    /// left gets its spent ranges back and is asked again.
     fn allocate(&mut self, len: u32) -> Result<Raw, GuestError> {
+        let refused = match self.allocate_once(len) {
+            Err(GuestError::NoMemory(reason)) => reason,
+            given => return given,
+        };
+        let spent = std::mem::take(&mut self.mem()?.spent);
+        if spent.is_empty() {
+            return Err(GuestError::NoMemory(refused));
+        }
+        for raw in spent {
+            self.deallocate(raw)?;
+        }
+        self.allocate_once(len)
+    }
+
+    /// Asks the guest's allocator for `len` bytes and checks the answer.
+    fn allocate_once(&mut self, len: u32) -> Result<Raw, GuestError> {
         let mem = self.mem()?;
         if mem.held.len() >= limit::BUFFERS {
             return Err(GuestError::Limit("the number of buffers of one instance"));
@@ -419,7 +436,6 @@ impl Guest<'_> {
         let (window, traffic) =
             sealed.land(extent, app.home()).map_err(|(error, sealed)| (error.into(), sealed))?;
         self.hold(ptr, len, raw, Some((window, charge)));
-        self.0.data().function.input_bytes.store(pages, Ordering::Relaxed);
         Ok((ptr, len, traffic))
     }
 

@@ -12,11 +12,14 @@ use std::time::{Duration, Instant};
 
 use roadrunner_runtime::{
     Account, App, Fault, FunctionSpec, Home, Hop, LoadError, Mode, ModuleSource, Payload, Ready,
-    Reply, Runtime, Sealed, Ticket, Traffic, WasiDir, WasiSpec,
+    Reply, Runtime, Sealed, Ticket, Traffic, Undelivered, WasiDir, WasiSpec,
 };
 
 use crate::plan::{Backing, Edge, Plan};
 use crate::workflow::{Function, FunctionIndex, Placement, Workflow};
+
+/// How long a payload waits for a sandbox that is being made ahead, before it gets one of its own.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Who sends the workflow's input, in reports.
 const INPUT: &str = "input";
@@ -189,7 +192,7 @@ struct Run<'e> {
     /// Functions that have all their inputs.
     ready: Vec<(FunctionIndex, Parcel)>,
     /// The sandbox of the next function of a chain.
-    prepared: Option<Ready>,
+    prepared: Option<Ticket<Option<Ready>>>,
     /// Calls that run beside this thread.
     tickets: Vec<Ticket<()>>,
     in_flight: usize,
@@ -239,9 +242,17 @@ impl<'e> Run<'e> {
             let (function, parcel) = self.ready.remove(0);
             let target = self.exe.workflow[function].name.as_str();
             let since = parcel.ready.unwrap_or_else(Instant::now);
-            let ready = self.prepared.take();
+            let patience = Instant::now() + PATIENCE;
+            let ready = self.prepared.take().and_then(|ticket| ticket.join(patience)).flatten();
             self.prepared = self.prepare_next(function);
-            let ended = self.exe.app.call_ready(ready, target, parcel.payload, since);
+            let mut ended = self.exe.app.call_ready(ready, target, parcel.payload, since);
+            if let Err(Undelivered { fault: Fault::Exhausted { .. }, payload }) = &mut ended
+                && let Some(payload) = payload.take()
+            {
+                // The sandbox that was made ahead may be the one that is missing here.
+                self.prepared = None;
+                ended = self.exe.app.call(target, payload, since);
+            }
             return (function, parcel.origins, ended.map_err(|undelivered| undelivered.fault));
         }
         for (function, parcel) in std::mem::take(&mut self.ready) {
@@ -269,11 +280,10 @@ impl<'e> Run<'e> {
     }
 
     /// A sandbox for the one function that follows, made before the payload is there to wait for it.
-    fn prepare_next(&self, function: FunctionIndex) -> Option<Ready> {
+    fn prepare_next(&self, function: FunctionIndex) -> Option<Ticket<Option<Ready>>> {
         let workflow = &self.exe.workflow;
         match workflow[function].next[..] {
-            // A sandbox that can't be made now is made, or refused, when its payload is there.
-            [next] => self.exe.app.prepare(&workflow[next].name).ok(),
+            [next] => Some(self.exe.app.prepare_ahead(&workflow[next].name)),
             _ => None,
         }
     }

@@ -263,14 +263,13 @@ impl Machine {
         let (_, bytes) = self.lent(at, len);
         let held = self.held[at].as_mut().unwrap();
         let pages = len.next_multiple_of(PAGE);
-        let whole = pages == held.shows.len();
+        // What lies behind the payload stays as it is, so that only zeros can be shared along.
         let tail_is_zero = is_zero(&held.shows[len..pages]);
+        let whole = pages == held.shows.len() && tail_is_zero;
         let free = whole
             && match held.kind {
                 Kind::Writable => true,
-                Kind::View { pages: viewed, changed } => {
-                    viewed == pages && !changed && tail_is_zero
-                }
+                Kind::View { pages: viewed, changed } => viewed == pages && !changed,
                 _ => false,
             };
         let (sealed, cost) = held.window.share(len).unwrap();
@@ -283,7 +282,6 @@ impl Machine {
         let kind = Kind::View { pages, changed: false };
         if whole {
             held.kind = kind;
-            held.shows[len..].fill(0);
         }
         self.flights.push(Flight { sealed, bytes, domain: domain_of(at), open, kind });
     }
