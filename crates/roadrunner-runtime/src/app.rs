@@ -45,7 +45,8 @@ impl Runtime {
     /// When the machine refuses address space, threads or memory.
     pub fn new(config: Config) -> Result<Self, LoadError> {
         let kernel = |what| move |source| LoadError::Kernel { what, source };
-        let engine = engine::engine(&config)?;
+        let (engine, sandboxes) = engine::engine(&config)?;
+        let config = Config { sandboxes, ..config };
         let linker =
             host::linker(&engine).map_err(|error| LoadError::Engine(format!("{error:#}")))?;
         let break_even = match config.break_even {
@@ -99,6 +100,13 @@ impl Runtime {
     /// When the module can't be read or compiled or is not a function.
     pub fn inspect(&self, source: &ModuleSource) -> Result<Inspection, LoadError> {
         source.inspect(&self.0.engine)
+    }
+
+    /// Sandboxes that can exist at once: as many as were asked for, or fewer where address space is
+    /// scarce.
+    #[must_use]
+    pub fn sandboxes(&self) -> u32 {
+        self.0.config.sandboxes
     }
 
     /// Where moving begins to beat copying on this machine.

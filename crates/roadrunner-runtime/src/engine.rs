@@ -22,10 +22,10 @@ const TABLE_ENTRIES: usize = 100_000;
 /// Bytes of an instance's own book-keeping: globals and a few words for each function.
 const INSTANCE_BYTES: usize = 4 << 20;
 
-/// Makes an engine of a config.
+/// Makes an engine of a config, and says how many sandboxes it has.
 ///
 /// Where address space is scarce (`ulimit -v`, a container's limit) it makes do with fewer sandboxes.
-pub(crate) fn engine(config: &Config) -> Result<Engine, LoadError> {
+pub(crate) fn engine(config: &Config) -> Result<(Engine, u32), LoadError> {
     let mut sandboxes = config.sandboxes;
     loop {
         match with_sandboxes(config, sandboxes) {
@@ -34,7 +34,7 @@ pub(crate) fn engine(config: &Config) -> Result<Engine, LoadError> {
                 tracing::warn!(%error, "trying {fewer} sandboxes instead of {sandboxes}");
                 sandboxes = fewer;
             }
-            made => return made,
+            made => return made.map(|engine| (engine, sandboxes)),
         }
     }
 }

@@ -142,7 +142,7 @@ fn address_space() -> Check {
         Ok(None) => Check::new(NAME, "unlimited"),
         Ok(Some(bytes)) => Check::new(NAME, report::bytes(bytes)).unless(
             bytes < ADDRESS_SPACE_WANTED,
-            Status::Fail,
+            Status::Warn,
             "sandboxes reserve address space, which costs no memory; ulimit -v unlimited",
         ),
         Err(error) => unknown(NAME, &error),
@@ -176,9 +176,14 @@ fn limit(name: &str) -> io::Result<Option<u64>> {
 fn engine() -> Check {
     const NAME: &str = "sandboxes";
     let config = Config { cache: Cache::Off, ..Config::default() };
-    let sandboxes = config.sandboxes;
+    let wanted = config.sandboxes;
     match Runtime::new(config) {
-        Ok(_) => Check::new(NAME, format!("{sandboxes} at once")),
+        Ok(runtime) => {
+            let sandboxes = runtime.sandboxes();
+            let advice = format!("{wanted} fit where address space is unlimited");
+            let fewer = sandboxes < wanted;
+            Check::new(NAME, format!("{sandboxes} at once")).unless(fewer, Status::Warn, advice)
+        }
         Err(error) => Check::new(NAME, error.to_string()).unless(
             true,
             Status::Fail,
