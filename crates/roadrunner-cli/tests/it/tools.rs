@@ -92,6 +92,6 @@ fn the_doctor_fails_where_functions_can_not_run() {
     let output = shell.output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");
-    assert!(text.contains("warn  address space           16.0 GiB"), "{text}");
+    assert!(text.contains("warn  address space           16 GiB"), "{text}");
     assert!(text.contains("fail  sandboxes"), "{text}");
 }
