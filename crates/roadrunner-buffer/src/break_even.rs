@@ -29,7 +29,7 @@ impl BreakEven {
         Self(bytes)
     }
 
-    /// Measures both ways: [`MOVES`] times an `mremap` and the `mmap` that resets its source, against
+    /// Measures both ways: three times an `mremap` and the `mmap` that resets its source, against
     /// one `memcpy` into fresh pages, as a fresh sandbox has. Takes under a millisecond.
     ///
     /// # Errors
