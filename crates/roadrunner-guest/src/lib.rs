@@ -32,7 +32,7 @@
 //! |---|---|
 //! | ask another function | [`call`] gives a buffer away, [`share`] keeps it |
 //! | ask several at once | [`submit`], [`submit_shared`], then [`Ticket::wait`] |
-//! | report | [`log`], [`fail`] (an `Err` or a panic of the handler does the same) |
+//! | report | [`log`], [`fail`] (an `Err` of the handler does the same; a panic traps, with its message) |
 //! | see how much time is left | [`time_left`] |
 //!
 //! The contract underneath is `docs/guest-abi.md`. On other targets than WebAssembly the crate
