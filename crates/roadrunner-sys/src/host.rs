@@ -58,3 +58,22 @@ pub fn cpu_time() -> Duration {
     let seconds = Duration::from_secs(time.tv_sec.try_into().unwrap_or(0));
     seconds + Duration::from_nanos(time.tv_nsec.try_into().unwrap_or(0))
 }
+
+/// Has the kernel end this process when its parent ends. `false` when that has happened already.
+#[must_use]
+pub fn end_with_parent(parent: u32) -> bool {
+    let signal = libc::SIGKILL as libc::c_ulong;
+    // SAFETY: R2.
+    let set = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) };
+    debug_assert_eq!(set, 0, "Linux always has this");
+    std::os::unix::process::parent_id() == parent
+}
+
+/// The parent of a process; `None` where there is no such process.
+#[must_use]
+pub fn parent_of(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in parentheses may hold anything, the fields behind it not.
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(1)?.parse().ok()
+}

@@ -10,16 +10,28 @@
 //! * **R2** A call that only takes integers and descriptors can't touch this process's memory.
 //! * **R3** A call that reads or writes through a pointer gets it from a Rust reference that
 //!   outlives the call, with the reference's own length.
+//! * **R4** A descriptor becomes owned where the kernel has just given it, so that nobody else knows it.
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code, reason = "this crate is one of the three rooms for unsafe code")]
 
+mod closer;
+#[cfg(test)]
+mod descriptors;
 mod host;
 mod mapping;
 mod memfd;
+mod socket;
 
-pub use host::{available_memory, cpu_time, map_count, max_map_count, page_size};
+pub use closer::close_aside;
+pub use host::{
+    available_memory, cpu_time, end_with_parent, map_count, max_map_count, page_size, parent_of,
+};
 pub use mapping::{
     Advice, advise, discard_pages, is_mapped, is_modified, map_plain, map_plain_in_hole,
-    map_private, map_shared, move_pages, reserve, unmap,
+    map_private, map_shared, move_pages, reserve, resize, unmap,
 };
 pub use memfd::{Memfd, Seals};
+pub use socket::{
+    MAX_DESCRIPTORS, PeerCredentials, Ready, is_quiet, peer_credentials, peer_pidfd,
+    receive_with_descriptors, send_with_descriptors, stop_listening, user, wait_until_ready,
+};

@@ -143,6 +143,20 @@ pub unsafe fn move_pages(from: usize, to: usize, len: usize) -> io::Result<()> {
     checked(got).map(drop)
 }
 
+/// Makes a mapping longer or shorter, and says where it is then: elsewhere, with its pages, where
+/// there is no room behind it. What is new of anonymous memory is zero.
+///
+/// # Safety
+/// The range is the caller's to rearrange, it is one mapping, and nothing borrows from it; a file that
+/// it maps is at least as long as it becomes.
+///
+/// # Errors
+/// When the kernel has no address space, memory or mapping left; nothing has changed then.
+pub unsafe fn resize(addr: usize, len: usize, new_len: usize) -> io::Result<usize> {
+    // SAFETY: R1.
+    checked(unsafe { libc::mremap(addr as *mut _, len, new_len, libc::MREMAP_MAYMOVE) })
+}
+
 /// Drops the pages of a range of anonymous memory, which reads as zeros afterwards.
 ///
 /// # Safety
