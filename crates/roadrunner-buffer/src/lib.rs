@@ -16,18 +16,24 @@
 //! is the crate's one unsafe door. All unsafe code stands in `view.rs`.
 
 mod break_even;
+mod draft;
+mod growing;
 mod page;
 mod pool;
 mod sealed;
+mod segment;
 mod shelf;
 mod sync;
 mod view;
 mod window;
 
 pub use break_even::BreakEven;
+pub use draft::Draft;
+pub use growing::Growing;
 pub use page::{HUGE_PAGE, PageRange, round_to_pages};
 pub use pool::{Domain, Home, Pool, PoolLimits, PoolUse};
-pub use sealed::{Sealed, SharedPages};
+pub use sealed::{Descriptor, Sealed, SharedPages};
+pub use segment::{Lease, Lent, Releases};
 pub use shelf::Shelf;
 pub use view::Extent;
 pub use window::{Backing, Contents, Window};
@@ -56,7 +62,11 @@ impl Traffic {
 impl Add for Traffic {
     type Output = Self;
     fn add(self, other: Self) -> Self {
-        Self { copied: self.copied + other.copied, moved: self.moved + other.moved }
+        // What a peer says it copied may be any number.
+        Self {
+            copied: self.copied.saturating_add(other.copied),
+            moved: self.moved.saturating_add(other.moved),
+        }
     }
 }
 

@@ -5,7 +5,9 @@
 //! here and moved on into the next window. Pages change trust domain only zeroed.
 
 use std::io;
+use std::sync::Arc as StdArc;
 
+use crate::segment::Segments;
 use crate::shelf::Shelf;
 use crate::sync::{Arc, Mutex, MutexGuard};
 use crate::view::Extent;
@@ -53,6 +55,7 @@ pub struct PoolUse {
 pub struct Pool {
     state: Mutex<State>,
     limits: PoolLimits,
+    pub(crate) segments: StdArc<Segments>,
 }
 
 #[derive(Debug)]
@@ -78,7 +81,8 @@ impl Pool {
     #[must_use]
     pub fn new(limits: PoolLimits) -> Self {
         let shelf = Shelf::new(limits.bytes, limits.ranges);
-        Self { state: Mutex::new(State { shelf, empty: Vec::new() }), limits }
+        let segments = Segments::new(limits.bytes);
+        Self { state: Mutex::new(State { shelf, empty: Vec::new() }), limits, segments }
     }
 
     /// What it holds now.
@@ -86,15 +90,6 @@ impl Pool {
     pub fn usage(&self) -> PoolUse {
         let state = self.lock();
         PoolUse { bytes: state.shelf.bytes(), empty_ranges: state.empty.len() }
-    }
-
-    /// Gives all waiting pages back to the kernel.
-    pub fn clear(&self) {
-        let (filled, empty) = {
-            let mut state = self.lock();
-            (state.shelf.clear(), std::mem::take(&mut state.empty))
-        };
-        drop((filled, empty));
     }
 
     /// Fills a range with waiting pages of the domain, or zeroed ones of another; `false` where

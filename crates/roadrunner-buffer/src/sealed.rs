@@ -1,15 +1,17 @@
 //! Payloads in flight: nobody can write them any more.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::sync::{Arc, OnceLock};
 
-use roadrunner_sys::Memfd;
+use roadrunner_sys::{Memfd, close_aside};
 
 use crate::page::round_to_pages;
 use crate::pool::Home;
+use crate::segment::{Lease, Releases};
 use crate::view::Extent;
-use crate::window::Window;
+use crate::window::{Source, Window};
 use crate::{BufferError, Traffic, doing};
 
 /// A payload that was handed over and has not landed yet.
@@ -31,9 +33,21 @@ enum Pages<'a> {
     /// A window of the lender, whose pages will move.
     Lent(&'a mut Window),
     /// Pages in a range of the pool's.
-    Lifted(Lifted),
+    Lifted(Hold<'a>),
     /// Pages in a sealed memfd.
     Shared(Arc<SharedPages>),
+    /// Pages of a segment.
+    Leased(Arc<Lease>),
+}
+
+/// How a payload gets to another process without a copy.
+#[derive(Clone, Copy, Debug)]
+pub enum Descriptor<'s> {
+    /// To any: the sealed memfd that holds this payload and nothing else, zeros behind it on its last
+    /// page aside.
+    Sealed(BorrowedFd<'s>),
+    /// To one of the same trust domain: a segment whose lease goes with it.
+    Segment(&'s Arc<Lease>),
 }
 
 impl<'a> Sealed<'a> {
@@ -49,6 +63,18 @@ impl<'a> Sealed<'a> {
 
     pub(crate) fn of_shared(pages: Arc<SharedPages>, len: usize) -> Self {
         Self { pages: Pages::Shared(pages), len }
+    }
+
+    /// A payload too small to move.
+    pub(crate) fn of_small(bytes: Arc<[u8]>) -> Self {
+        let len = bytes.len();
+        Self { pages: Pages::Small(bytes), len }
+    }
+
+    /// A payload in a range of the pool's that is as long as its pages, zero behind it.
+    pub(crate) fn of_slot(slot: Extent, len: usize, home: &Home) -> Self {
+        let lifted = Lifted { slot: Some(slot), source: None, home: home.clone() };
+        Self { pages: own(lifted), len }
     }
 
     /// Length of the payload in bytes.
@@ -72,8 +98,9 @@ impl<'a> Sealed<'a> {
             Pages::Borrowed(bytes) => bytes,
             Pages::Small(bytes) => bytes,
             Pages::Lent(window) => window.extent.bytes(),
-            Pages::Lifted(lifted) => lifted.bytes(),
+            Pages::Lifted(lifted) => lifted.get().bytes(),
             Pages::Shared(pages) => pages.bytes()?,
+            Pages::Leased(lease) => lease.segment.bytes()?,
         };
         Ok(&all[..self.len])
     }
@@ -114,13 +141,16 @@ impl<'a> Sealed<'a> {
                 Ok(view) => Ok((Window::receiving(extent, view, home), Traffic::moved(len))),
                 Err(error) => Err(again(Pages::Lent(window))(error)),
             },
-            Pages::Lifted(lifted) => match lifted.give(&mut extent) {
+            Pages::Lifted(mut lifted) => match lifted.get_mut().give(&mut extent) {
                 Ok(view) => Ok((Window::receiving(extent, view, home), Traffic::moved(len))),
-                Err((error, lifted)) => Err(again(Pages::Lifted(lifted))(error)),
+                Err(error) => Err(again(Pages::Lifted(lifted))(error)),
             },
-            Pages::Shared(pages) => Window::viewing(extent, Arc::clone(&pages), home)
+            Pages::Shared(pages) => Window::viewing(extent, Arc::clone(&pages), len, home)
                 .map(|window| (window, Traffic::moved(len)))
                 .map_err(again(Pages::Shared(pages))),
+            Pages::Leased(lease) => Window::leasing(extent, Arc::clone(&lease), home)
+                .map(|window| (window, Traffic::moved(len)))
+                .map_err(again(Pages::Leased(lease))),
             Pages::Borrowed(bytes) => Window::holding(extent, bytes, home)
                 .map(|window| (window, Traffic::copied(len)))
                 .map_err(again(Pages::Borrowed(bytes))),
@@ -138,18 +168,19 @@ impl<'a> Sealed<'a> {
         let len = self.len;
         let (pages, traffic) = match self.pages {
             Pages::Small(bytes) => (Pages::Small(bytes), Traffic::default()),
-            Pages::Lifted(lifted) => (Pages::Lifted(lifted), Traffic::default()),
+            Pages::Lifted(lifted) => (own(lifted.take()), Traffic::default()),
             Pages::Shared(pages) => (Pages::Shared(pages), Traffic::default()),
+            Pages::Leased(lease) => (Pages::Leased(lease), Traffic::default()),
             Pages::Lent(window) if home.break_even.moves(len) => {
                 // Counted as moved when it lands.
-                (Pages::Lifted(Lifted::out_of(window, len)?), Traffic::default())
+                (own(Lifted::out_of(window, len)?), Traffic::default())
             }
             Pages::Borrowed(bytes) if home.break_even.moves(len) => {
                 let lifted = Lifted::write(len, home, |place| {
                     place.copy_from_slice(bytes);
                     Ok(())
                 })?;
-                (Pages::Lifted(lifted), Traffic::copied(len))
+                (own(lifted), Traffic::copied(len))
             }
             Pages::Lent(window) => {
                 let bytes = &window.extent.bytes()[..len];
@@ -185,6 +216,80 @@ impl<'a> Sealed<'a> {
         let one = || Sealed::of_shared(Arc::clone(&pages), len);
         Ok(((0..consumers).map(|_| one()).collect(), traffic))
     }
+
+    /// The same payload for somebody who may not be able to take it: it stays here where it does not
+    /// land. Once it has landed or was taken otherwise, what is left here is the empty payload.
+    pub fn reborrow(&mut self) -> Sealed<'_> {
+        let len = self.len;
+        let pages = match &mut self.pages {
+            Pages::Borrowed(bytes) => Pages::Borrowed(bytes),
+            Pages::Small(bytes) => Pages::Borrowed(bytes),
+            Pages::Lent(window) => Pages::Lent(window),
+            Pages::Lifted(lifted) if lifted.get().slot.is_none() => return Sealed::empty(),
+            Pages::Lifted(lifted) => Pages::Lifted(Hold::Lent(lifted.get_mut())),
+            Pages::Shared(pages) => Pages::Shared(Arc::clone(pages)),
+            Pages::Leased(lease) => Pages::Leased(Arc::clone(lease)),
+        };
+        Sealed { pages, len }
+    }
+
+    /// The payload for another process, which may be of the same trust domain: [`Sealed::descriptor`]
+    /// is there. Pages in a sealed memfd of their own, or in a segment where the domain is the same, are
+    /// only named once more, others are copied into a sealed memfd. Payloads too small to map become
+    /// bytes without a descriptor. What is here stays here, for the case that the other process doesn't
+    /// take it.
+    ///
+    /// # Errors
+    /// When the kernel has no memory, descriptor or mapping left.
+    pub fn published(
+        &self,
+        home: &Home,
+        same_domain: bool,
+    ) -> Result<(Sealed<'static>, Traffic), BufferError> {
+        let len = self.len;
+        if !home.break_even.moves(len) {
+            let (pages, traffic) = match &self.pages {
+                Pages::Small(bytes) => (Pages::Small(Arc::clone(bytes)), Traffic::default()),
+                _ => (Pages::Small(Arc::from(self.bytes()?)), Traffic::copied(len)),
+            };
+            return Ok((Sealed { pages, len }, traffic));
+        }
+        let lease = match &self.pages {
+            Pages::Leased(lease) => Some(lease),
+            Pages::Lent(window) => window.lease(),
+            Pages::Lifted(lifted) => lifted.get().lease(),
+            _ => None,
+        };
+        if let (Some(lease), true) = (lease, same_domain) {
+            return Ok((
+                Sealed { pages: Pages::Leased(Arc::clone(lease)), len },
+                Traffic::default(),
+            ));
+        }
+        let there = match &self.pages {
+            Pages::Shared(pages) => Some(pages),
+            Pages::Lent(window) => window.unmodified(),
+            _ => None,
+        };
+        let (pages, traffic) = match there {
+            Some(pages) if pages.hold_only(len) => (Arc::clone(pages), Traffic::default()),
+            // Another process would have to be trusted with what else is in a memfd.
+            _ => (SharedPages::copy_of(self.bytes()?)?, Traffic::copied(len)),
+        };
+        Ok((Sealed::of_shared(pages, len), traffic))
+    }
+
+    /// How the payload gets to another process; `None` where it lies in no memfd.
+    #[must_use]
+    pub fn descriptor(&self) -> Option<Descriptor<'_>> {
+        match &self.pages {
+            Pages::Shared(pages) if pages.hold_only(self.len) => {
+                Some(Descriptor::Sealed(pages.descriptor()))
+            }
+            Pages::Leased(lease) => Some(Descriptor::Segment(lease)),
+            _ => None,
+        }
+    }
 }
 
 impl Sealed<'static> {
@@ -192,6 +297,41 @@ impl Sealed<'static> {
     #[must_use]
     pub fn empty() -> Self {
         Self::borrowed(&[])
+    }
+
+    /// A payload of `len` bytes in a descriptor that another process sent: a sealed memfd, as long as
+    /// the payload's pages ([`Memfd::adopt`]). What the sender left behind the payload on its last
+    /// page is never seen: who lands it sees zeros there.
+    ///
+    /// # Errors
+    /// With [`io::ErrorKind::InvalidData`] as the source's kind when the descriptor is something else,
+    /// or `len` is zero. The descriptor is closed then, aside.
+    pub fn adopt(fd: OwnedFd, len: usize) -> Result<Self, BufferError> {
+        let pages = match round_to_pages(len) {
+            Some(pages) if pages > 0 => Memfd::adopt(fd, pages),
+            _ => {
+                close_aside([fd]);
+                Err(io::Error::new(io::ErrorKind::InvalidData, "no memfd has such a payload"))
+            }
+        };
+        let pages = pages.and_then(|memfd| SharedPages::foreign(memfd, len));
+        Ok(Self::of_shared(pages.map_err(doing("adopt a memfd", len))?, len))
+    }
+
+    /// A payload of `len` bytes in a segment that another process of the same trust domain passed on
+    /// with its lease. `releases` hears of the lease's end, for that process.
+    ///
+    /// # Errors
+    /// As [`Sealed::adopt`].
+    pub fn adopt_segment(
+        fd: OwnedFd,
+        len: usize,
+        home: &Home,
+        releases: &Arc<Releases>,
+    ) -> Result<Self, BufferError> {
+        let lease = home.pool.segments.adopt(fd, len, releases);
+        let pages = Pages::Leased(lease.map_err(doing("adopt a segment", len))?);
+        Ok(Self { pages, len })
     }
 
     /// A payload of `len` bytes that `write` fills in place, in pages that can move.
@@ -204,20 +344,82 @@ impl Sealed<'static> {
         write: impl FnOnce(&mut [u8]) -> io::Result<()>,
     ) -> Result<Self, BufferError> {
         if home.break_even.moves(len) {
-            return Ok(Self { pages: Pages::Lifted(Lifted::write(len, home, write)?), len });
+            return Ok(Self { pages: own(Lifted::write(len, home, write)?), len });
         }
-        let mut bytes = vec![0; len];
-        write(&mut bytes).map_err(doing("write a payload", len))?;
-        Ok(Self { pages: Pages::Small(Arc::from(bytes)), len })
+        let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, len).collect();
+        let place = Arc::get_mut(&mut bytes).unwrap_or_default();
+        write(place).map_err(doing("write a payload", len))?;
+        Ok(Self { pages: Pages::Small(bytes), len })
+    }
+
+    /// As [`Sealed::write`], in a sealed memfd where the payload is long enough to move: for other
+    /// processes.
+    ///
+    /// # Errors
+    /// As [`Sealed::write`], and when there is no descriptor left.
+    pub fn write_shared(
+        len: usize,
+        home: &Home,
+        write: impl FnOnce(&mut [u8]) -> io::Result<()>,
+    ) -> Result<Self, BufferError> {
+        if !home.break_even.moves(len) {
+            return Self::write(len, home, write);
+        }
+        let pages = round_to_pages(len).unwrap_or(len);
+        let memfd = Memfd::new(pages).map_err(doing("make a memfd", pages))?;
+        let place = Extent::reserve(pages).and_then(|mut place| {
+            place.make_shared(&memfd)?;
+            place.prefer_huge_pages();
+            Ok(place)
+        });
+        let mut place = place.map_err(doing("map a memfd", pages))?;
+        write(&mut place.bytes_mut()[..len]).map_err(doing("write a payload", len))?;
+        drop(place);
+        let pages = SharedPages::seal(memfd, pages).map_err(|(error, _)| error)?;
+        Ok(Self::of_shared(pages, len))
     }
 }
 
-/// Anonymous pages, or pages of a view, in a range of the pool's own.
+/// A lifted payload, in its own right or somebody's who keeps it if it doesn't land.
+#[derive(Debug)]
+enum Hold<'a> {
+    Own(Lifted),
+    Lent(&'a mut Lifted),
+}
+
+impl Hold<'_> {
+    fn get(&self) -> &Lifted {
+        match self {
+            Self::Own(lifted) => lifted,
+            Self::Lent(lifted) => lifted,
+        }
+    }
+
+    fn get_mut(&mut self) -> &mut Lifted {
+        match self {
+            Self::Own(lifted) => lifted,
+            Self::Lent(lifted) => lifted,
+        }
+    }
+
+    fn take(self) -> Lifted {
+        match self {
+            Self::Own(lifted) => lifted,
+            Self::Lent(lifted) => lifted.take(),
+        }
+    }
+}
+
+fn own<'a>(lifted: Lifted) -> Pages<'a> {
+    Pages::Lifted(Hold::Own(lifted))
+}
+
+/// Anonymous pages, or pages of a view or segment, in a range of the pool's own.
 #[derive(Debug)]
 struct Lifted {
     /// Always there until the value is taken apart.
     slot: Option<Extent>,
-    view: Option<Arc<SharedPages>>,
+    source: Option<Source>,
     home: Home,
 }
 
@@ -226,8 +428,8 @@ impl Lifted {
         let home = window.home().clone();
         let pages = round_to_pages(len).unwrap_or(len);
         let mut slot = home.pool.empty(pages).map_err(doing("reserve address space", len))?;
-        let view = window.give(&mut slot)?;
-        Ok(Self { slot: Some(slot), view, home })
+        let source = window.give(&mut slot)?;
+        Ok(Self { slot: Some(slot), source, home })
     }
 
     fn write(
@@ -238,7 +440,7 @@ impl Lifted {
         let pages = round_to_pages(len).unwrap_or(len);
         let mut slot = home.pool.empty(pages).map_err(doing("reserve address space", len))?;
         home.pool.fill(&mut slot, home.domain).map_err(doing("move recycled pages in", len))?;
-        let lifted = |slot| Self { slot: Some(slot), view: None, home: home.clone() };
+        let lifted = |slot| Self { slot: Some(slot), source: None, home: home.clone() };
         write(&mut slot.bytes_mut()[..len]).map_err(doing("write a payload", len))?;
         slot.bytes_mut()[len..].fill(0);
         Ok(lifted(slot))
@@ -248,31 +450,44 @@ impl Lifted {
         self.slot.as_ref().map_or(&[], Extent::bytes)
     }
 
-    fn give(
-        mut self,
-        target: &mut Extent,
-    ) -> Result<Option<Arc<SharedPages>>, (BufferError, Self)> {
+    /// The lease of the segment that its pages are part of.
+    fn lease(&self) -> Option<&Arc<Lease>> {
+        match &self.source {
+            Some(Source::Leased(lease)) => Some(lease),
+            _ => None,
+        }
+    }
+
+    fn give(&mut self, target: &mut Extent) -> Result<Option<Source>, BufferError> {
         let Some(mut slot) = self.slot.take() else {
             return Ok(None);
         };
         if let Err(error) = target.take_pages(&mut slot) {
             let error = doing("move pages", slot.range().len())(error);
             self.slot = Some(slot);
-            return Err((error, self));
+            return Err(error);
         }
-        let view = self.view.take();
-        if view.is_none() {
+        let source = self.source.take();
+        if source.is_none() {
             self.home.pool.keep_empty(slot);
         }
-        Ok(view)
+        Ok(source)
+    }
+
+    /// Takes everything out.
+    fn take(&mut self) -> Self {
+        Self { slot: self.slot.take(), source: self.source.take(), home: self.home.clone() }
     }
 }
 
 impl Drop for Lifted {
     fn drop(&mut self) {
-        // A view's slot is unmapped instead: its pages are the memfd's.
-        if let (Some(slot), None) = (self.slot.take(), &self.view) {
-            self.home.pool.shelve(slot, self.home.domain);
+        let Some(mut slot) = self.slot.take() else { return };
+        match &self.source {
+            None => self.home.pool.shelve(slot, self.home.domain),
+            // Unmapped instead: its pages are the memfd's.
+            Some(Source::View(_)) => {}
+            Some(Source::Leased(lease)) => lease.segment.take_back(&mut slot),
         }
     }
 }
@@ -282,6 +497,8 @@ impl Drop for Lifted {
 pub struct SharedPages {
     memfd: Memfd,
     len: usize,
+    /// Whether another process left bytes behind its payload, which nobody may see.
+    littered: bool,
     /// The host's own view, made when it first reads them.
     view: OnceLock<Extent>,
 }
@@ -291,9 +508,24 @@ impl SharedPages {
     /// reason when that fails.
     pub(crate) fn seal(memfd: Memfd, len: usize) -> Result<Arc<Self>, (BufferError, Memfd)> {
         match memfd.seal() {
-            Ok(()) => Ok(Arc::new(Self { memfd, len, view: OnceLock::new() })),
+            Ok(()) => Ok(Arc::new(Self { memfd, len, littered: false, view: OnceLock::new() })),
             Err(error) => Err((doing("seal a memfd", len)(error), memfd)),
         }
+    }
+
+    /// A sealed memfd of another process, with `payload` bytes and the rest of their last page.
+    fn foreign(memfd: Memfd, payload: usize) -> io::Result<Arc<Self>> {
+        let len = round_to_pages(payload).unwrap_or(payload);
+        // Read, not mapped: the answer stays right, and landing need not fault the page in.
+        let mut chunk = [0; 512];
+        let (mut at, mut littered) = (payload, false);
+        while at < len && !littered {
+            let part = &mut chunk[..(len - at).min(512)];
+            memfd.file().read_exact_at(part, at as u64)?;
+            littered = part.iter().any(|byte| *byte != 0);
+            at += part.len();
+        }
+        Ok(Arc::new(Self { memfd, len, littered, view: OnceLock::new() }))
     }
 
     /// A memfd with a copy of some bytes.
@@ -309,6 +541,22 @@ impl SharedPages {
     #[allow(clippy::len_without_is_empty, reason = "never empty")]
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// The sealed memfd. What lies behind a payload in it may be another process's.
+    #[must_use]
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.memfd.as_fd()
+    }
+
+    /// Whether a payload of `len` bytes fills them but for zeros on the last page.
+    fn hold_only(&self, len: usize) -> bool {
+        round_to_pages(len) == Some(self.len) && !self.littered
+    }
+
+    /// Whether bytes that nobody may see lie behind the payload.
+    pub(crate) fn are_littered(&self) -> bool {
+        self.littered
     }
 
     pub(crate) fn memfd(&self) -> &Memfd {

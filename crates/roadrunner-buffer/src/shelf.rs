@@ -78,13 +78,6 @@ impl<D: PartialEq, S> Shelf<D, S> {
         self.filled.push(Filled { domain, bytes, slot });
         left
     }
-
-    /// Takes every place off the shelf.
-    #[must_use = "the places still hold their pages"]
-    pub fn clear(&mut self) -> Vec<S> {
-        self.bytes = 0;
-        self.filled.drain(..).map(|entry| entry.slot).collect()
-    }
 }
 
 #[cfg(test)]
@@ -123,7 +116,8 @@ mod tests {
         assert_eq!(shelf.put('a', 250, 5), [2, 3], "the bytes are bounded");
         assert_eq!(shelf.bytes(), 300);
         assert_eq!(shelf.put('a', 301, 6), [6], "too large for the whole shelf");
-        assert_eq!(shelf.clear().len(), 2);
+        assert_eq!(shelf.take(&'a', 50).unwrap().slot, 4);
+        assert_eq!(shelf.take(&'a', 250).unwrap().slot, 5);
         assert_eq!(shelf.bytes(), 0);
     }
 }

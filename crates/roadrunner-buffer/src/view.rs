@@ -12,7 +12,8 @@
 //!   method that replaces the mapping succeeds, or leaves the old one, or lays plain memory, or the
 //!   process ends.
 //! * **E3** Steady: what a file mapping shows can't shrink away or change behind our back, because
-//!   the files are memfds made here, at full length, whose only writable mapping is an extent.
+//!   the files are memfds made here, at full length, whose only writable mapping is an extent; or
+//!   another process's that the kernel says are sealed, at full length ([`Memfd::adopt`]).
 
 #![allow(unsafe_code, reason = "this module is one of the three rooms for unsafe code")]
 
@@ -29,7 +30,18 @@ use crate::page::{HUGE_PAGE, PageRange};
 #[derive(Debug)]
 pub struct Extent {
     range: PageRange,
-    owned: bool,
+    right: Right,
+}
+
+/// Whose a range is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Right {
+    /// Somebody else's, who keeps it mapped.
+    Claimed,
+    /// Reserved here: it goes with the extent.
+    Reserved,
+    /// Reserved here, and perhaps another thread's by now, see [`Extent::whole`].
+    GivenUp,
 }
 
 impl Extent {
@@ -41,7 +53,7 @@ impl Extent {
     /// from it lives.
     #[must_use]
     pub unsafe fn claim(range: PageRange) -> Self {
-        Self { range, owned: false }
+        Self { range, right: Right::Claimed }
     }
 
     /// Reserves fresh plain memory of `len` bytes (a multiple of the page size), on a huge-page
@@ -54,8 +66,13 @@ impl Extent {
         let start = sys::reserve(len, align)?;
         Ok(Self {
             range: PageRange::new(start, len).ok_or(io::ErrorKind::InvalidInput)?,
-            owned: true,
+            right: Right::Reserved,
         })
+    }
+
+    /// Whether the range was reserved here.
+    pub(crate) fn is_reserved(&self) -> bool {
+        self.right != Right::Claimed
     }
 
     /// Where it lies.
@@ -90,8 +107,10 @@ impl Extent {
 
     /// Replaces it by plain memory, or ends the process: linear memory that goes back to its owner
     /// with somebody's pages in it would hand them to the next guest.
+    ///
+    /// What was reserved here goes back to nobody, so there it may fail.
     pub fn must_be_plain(&mut self) {
-        if self.make_plain().is_ok() {
+        if self.right == Right::GivenUp || self.make_plain().is_ok() || self.is_reserved() {
             return;
         }
         // A process with every mapping in use is refused the exchange, and may still end one mapping
@@ -115,7 +134,8 @@ impl Extent {
     /// # Errors
     /// As [`Extent::make_plain`].
     pub(crate) fn make_shared(&mut self, memfd: &Memfd) -> io::Result<()> {
-        // SAFETY: E1; E3 by the caller's choice of file, which this crate makes itself.
+        // SAFETY: E1; E3 by the caller's choice of file, which this crate makes itself: a sealed one
+        // the kernel refuses.
         let done = unsafe { sys::map_shared(self.range.start(), self.range.len(), memfd.as_fd()) };
         self.whole(done)
     }
@@ -146,6 +166,38 @@ impl Extent {
         self.whole(done)
     }
 
+    /// Takes all of another extent into its own first pages. The pages of `from` must be one mapping;
+    /// where that is a file's, `from` shows the file again.
+    ///
+    /// # Errors
+    /// As [`Extent::take_pages`], when `from` is the longer one.
+    pub(crate) fn take_front(&mut self, from: &mut Self) -> io::Result<()> {
+        let (source, target) = (from.range, self.range);
+        if target.len() < source.len() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        // SAFETY: E1 for both; two extents never overlap, as each is exclusive.
+        let done = unsafe { sys::move_pages(source.start(), target.start(), source.len()) };
+        self.whole(done)
+    }
+
+    /// Makes a reserved extent longer, by zeros, or shorter. Where the kernel finds no room behind it,
+    /// its pages move elsewhere. A file that it maps must be as long.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a claimed extent, or no multiple of the page size. Else when the kernel has no
+    /// address space or mapping left; nothing has changed then.
+    pub(crate) fn resize(&mut self, len: usize) -> io::Result<()> {
+        let (start, before) = (self.range.start(), self.range.len());
+        if self.right != Right::Reserved || PageRange::new(start, len).is_none() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        // SAFETY: E1; E3 by the caller's care for the file.
+        let start = unsafe { sys::resize(start, before, len) }?;
+        self.range = PageRange::new(start, len).ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(())
+    }
+
     /// Drops its pages; where it is anonymous memory it reads as zeros afterwards.
     ///
     /// # Errors
@@ -163,14 +215,31 @@ impl Extent {
         sys::is_modified(self.range.start(), self.range.len())
     }
 
-    /// Sees to rule E2 where the kernel may have unmapped a range before it refused: `mremap` does
-    /// when it runs out of memory halfway.
+    /// Sees to rule E2 where the kernel may have unmapped a range before it refused. `mremap` unmaps
+    /// its target before it looks at the limit on address space (`ulimit -v`) and, in most versions, at
+    /// the source; it and `mmap` can run out of memory for their own book-keeping later still. The
+    /// errno doesn't tell: one mapping too many, which is refused before anything is unmapped
+    /// and must be survived, is ENOMEM too, and an EFAULT comes before or after, by version.
+    ///
+    /// So this looks, and is deceived in one case: the range was unmapped, and before the look
+    /// other threads' mappings have filled it. Part of it is not enough, as that ends the
+    /// process below; and around a window everything is mapped, so they must be just as long
+    /// together. Until the window ends and replaces them, its guest could then write to them. No call
+    /// says whose a mapping is, and to replace one unseen could destroy another thread's.
+    ///
+    /// For the same reason a range that was reserved here is never unmapped after a refusal, unless a
+    /// hole was found and filled: it is leaked. That is address space, and no memory where it was made
+    /// to take pages in, which is what refusals of one mapping too many are about.
     fn whole(&mut self, done: io::Result<()>) -> io::Result<()> {
         let (start, len) = (self.range.start(), self.range.len());
-        if done.is_err()
-            && !sys::is_mapped(start, len)
-            && sys::map_plain_in_hole(start, len).is_err()
-        {
+        if done.is_ok() {
+            return done;
+        }
+        if sys::is_mapped(start, len) {
+            if self.right == Right::Reserved {
+                self.right = Right::GivenUp;
+            }
+        } else if sys::map_plain_in_hole(start, len).is_err() {
             // A hole in linear memory is where the next mapping of this process lands, in a guest's
             // reach. Ending is the only safe answer.
             std::process::abort();
@@ -181,7 +250,7 @@ impl Extent {
 
 impl Drop for Extent {
     fn drop(&mut self) {
-        if self.owned {
+        if self.right == Right::Reserved {
             // SAFETY: reserved by this value, which nobody can use any more. A failure leaks it.
             let _ = unsafe { sys::unmap(self.range.start(), self.range.len()) };
         }
@@ -209,6 +278,21 @@ mod tests {
         assert!(!two.is_modified().unwrap());
         assert_eq!(two.bytes()[0], 9);
         assert_eq!(writer.bytes()[0], 0);
+    }
+
+    #[test]
+    fn a_range_that_may_be_anothers_by_now_is_not_unmapped() {
+        let len = sys::page_size();
+        let memfd = Memfd::new(len).unwrap();
+        memfd.seal().unwrap();
+        let [mut refused, mut whole] = [0; 2].map(|_| Extent::reserve(len).unwrap());
+        assert!(refused.make_shared(&memfd).is_err());
+        whole.make_view(&memfd).unwrap();
+        let is_mapped = |range: PageRange| sys::is_mapped(range.start(), range.len());
+        let ranges = [refused.range(), whole.range()];
+        refused.must_be_plain();
+        drop((refused, whole));
+        assert_eq!(ranges.map(is_mapped), [true, false]);
     }
 
     #[test]

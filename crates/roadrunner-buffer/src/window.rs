@@ -7,6 +7,7 @@ use roadrunner_sys::Memfd;
 use crate::page::round_to_pages;
 use crate::pool::{Home, RECYCLE_FROM};
 use crate::sealed::{Sealed, SharedPages};
+use crate::segment::Lease;
 use crate::view::Extent;
 use crate::{BufferError, Traffic, doing};
 
@@ -15,8 +16,11 @@ use crate::{BufferError, Traffic, doing};
 pub enum Backing {
     /// Private anonymous pages, which `mremap` hands to one consumer in this process.
     Private,
-    /// A memfd, which several consumers or other processes can map.
+    /// A memfd that is sealed when it leaves, which several consumers or other processes can map.
     Memfd,
+    /// A segment, for one consumer in another process of the same trust domain. A memfd where there
+    /// are too many segments.
+    Segment,
 }
 
 /// What a fresh window shows.
@@ -53,6 +57,15 @@ enum Kind {
     Writable(Memfd),
     /// A private copy-on-write view of pages that others may view too.
     View(Arc<SharedPages>),
+    /// A segment that this process has the lease of.
+    Leased(Arc<Lease>),
+}
+
+/// What the pages that left a window are part of, where they are not anonymous.
+#[derive(Debug)]
+pub(crate) enum Source {
+    View(Arc<SharedPages>),
+    Leased(Arc<Lease>),
 }
 
 impl Window {
@@ -68,12 +81,8 @@ impl Window {
     ) -> Result<Self, BufferError> {
         let len = extent.range().len();
         let kind = match backing {
-            Backing::Memfd => {
-                let memfd = Memfd::new(len).map_err(doing("make a memfd", len))?;
-                extent.make_shared(&memfd).map_err(doing("map a memfd", len))?;
-                extent.prefer_huge_pages();
-                Kind::Writable(memfd)
-            }
+            Backing::Segment => Self::lay_segment(&mut extent, contents, home)?,
+            Backing::Memfd => Self::lay_memfd(&mut extent)?,
             Backing::Private if contents == Contents::Unspecified && len >= RECYCLE_FROM => {
                 let filled = home.pool.fill(&mut extent, home.domain);
                 if filled.map_err(doing("move recycled pages in", len))? {
@@ -87,6 +96,31 @@ impl Window {
         Ok(Self { extent, kind, home: home.clone() })
     }
 
+    fn lay_memfd(extent: &mut Extent) -> Result<Kind, BufferError> {
+        let len = extent.range().len();
+        let memfd = Memfd::new(len).map_err(doing("make a memfd", len))?;
+        extent.make_shared(&memfd).map_err(doing("map a memfd", len))?;
+        extent.prefer_huge_pages();
+        Ok(Kind::Writable(memfd))
+    }
+
+    fn lay_segment(
+        extent: &mut Extent,
+        contents: Contents,
+        home: &Home,
+    ) -> Result<Kind, BufferError> {
+        let len = extent.range().len();
+        let leased = home.pool.segments.lease(home.domain, len);
+        let Some((lease, fresh)) = leased.map_err(doing("make a segment", len))? else {
+            return Self::lay_memfd(extent);
+        };
+        lease.segment.place(extent).map_err(doing("map a segment", len))?;
+        if contents == Contents::Zeroed && !fresh {
+            extent.bytes_mut().fill(0);
+        }
+        Ok(Kind::Leased(lease))
+    }
+
     fn lay_plain(extent: &mut Extent) -> Result<Kind, BufferError> {
         let len = extent.range().len();
         extent.make_plain().map_err(doing("map fresh memory", len))?;
@@ -94,20 +128,40 @@ impl Window {
         Ok(if extent.prefer_huge_pages() { Kind::Moved } else { Kind::Plain })
     }
 
-    /// A window on a private view of shared pages.
+    /// A window on a private view of shared pages, the payload's `len` bytes and zeros.
     pub(crate) fn viewing(
         mut extent: Extent,
         pages: Arc<SharedPages>,
+        len: usize,
+        home: &Home,
+    ) -> Result<Self, BufferError> {
+        extent.make_view(pages.memfd()).map_err(doing("map a copy-on-write view", len))?;
+        let littered = pages.are_littered();
+        let mut window = Self { extent, kind: Kind::View(pages), home: home.clone() };
+        if littered {
+            window.zero_tail(len);
+        }
+        Ok(window)
+    }
+
+    /// A window on a segment.
+    pub(crate) fn leasing(
+        mut extent: Extent,
+        lease: Arc<Lease>,
         home: &Home,
     ) -> Result<Self, BufferError> {
         let len = extent.range().len();
-        extent.make_view(pages.memfd()).map_err(doing("map a copy-on-write view", len))?;
-        Ok(Self { extent, kind: Kind::View(pages), home: home.clone() })
+        lease.segment.place(&mut extent).map_err(doing("map a segment", len))?;
+        Ok(Self { extent, kind: Kind::Leased(lease), home: home.clone() })
     }
 
     /// A window on pages that [`Window::give`] or a lifted payload gave.
-    pub(crate) fn receiving(extent: Extent, view: Option<Arc<SharedPages>>, home: &Home) -> Self {
-        let kind = view.map_or(Kind::Moved, Kind::View);
+    pub(crate) fn receiving(extent: Extent, source: Option<Source>, home: &Home) -> Self {
+        let kind = match source {
+            None => Kind::Moved,
+            Some(Source::View(pages)) => Kind::View(pages),
+            Some(Source::Leased(lease)) => Kind::Leased(lease),
+        };
         Self { extent, kind, home: home.clone() }
     }
 
@@ -118,6 +172,11 @@ impl Window {
         place[..bytes.len()].copy_from_slice(bytes);
         place[bytes.len()..].fill(0);
         Ok(window)
+    }
+
+    /// A window on what was written to a range of the host's own, or to a memfd that it maps.
+    pub(crate) fn grown(extent: Extent, memfd: Option<Memfd>, home: &Home) -> Self {
+        Self { extent, kind: memfd.map_or(Kind::Moved, Kind::Writable), home: home.clone() }
     }
 
     /// First address.
@@ -172,10 +231,7 @@ impl Window {
             return Ok((Sealed::of_shared(pages, len), Traffic::copied(len)));
         }
         let (pages, traffic) = match &self.kind {
-            // Unreadable page bookkeeping means a copy, never stale bytes.
-            Kind::View(pages)
-                if pages.len() == self.len() && !self.extent.is_modified().unwrap_or(true) =>
-            {
+            Kind::View(pages) if pages.len() == self.len() && self.unmodified().is_some() => {
                 (Arc::clone(pages), Traffic::default())
             }
             Kind::Writable(_) => (self.close_memfd()?, Traffic::default()),
@@ -231,17 +287,18 @@ impl Window {
 
     /// Moves its first pages, as many as `target` has, out of this window, which is of no further
     /// use then. The pages of a view come with what they are a view of.
-    pub(crate) fn give(
-        &mut self,
-        target: &mut Extent,
-    ) -> Result<Option<Arc<SharedPages>>, BufferError> {
+    pub(crate) fn give(&mut self, target: &mut Extent) -> Result<Option<Source>, BufferError> {
         let len = target.range().len();
         target.take_pages(&mut self.extent).map_err(doing("move pages", len))?;
         Ok(match std::mem::replace(&mut self.kind, Kind::Spent) {
+            // The source of a moved file mapping shows the file again: not for the producer.
             Kind::View(pages) => {
-                // The source of a moved file mapping shows the file again: not for the producer.
                 self.extent.must_be_plain();
-                Some(pages)
+                Some(Source::View(pages))
+            }
+            Kind::Leased(lease) => {
+                self.extent.must_be_plain();
+                Some(Source::Leased(lease))
             }
             Kind::Plain | Kind::Spent => None,
             _ => {
@@ -257,14 +314,29 @@ impl Window {
         &mut self,
         len: usize,
     ) -> Result<(Arc<SharedPages>, Traffic), BufferError> {
-        let published = match &self.kind {
-            Kind::View(pages) if !self.extent.is_modified().unwrap_or(true) => {
-                (Arc::clone(pages), Traffic::default())
-            }
-            _ => (SharedPages::copy_of(&self.extent.bytes()[..len])?, Traffic::copied(len)),
+        let published = match self.unmodified() {
+            Some(pages) => (Arc::clone(pages), Traffic::default()),
+            None => (SharedPages::copy_of(&self.extent.bytes()[..len])?, Traffic::copied(len)),
         };
         self.retire();
         Ok(published)
+    }
+
+    /// The pages that it shows, where it is a view that nobody has written to.
+    pub(crate) fn unmodified(&self) -> Option<&Arc<SharedPages>> {
+        match &self.kind {
+            // Unreadable page bookkeeping means a copy, never stale bytes.
+            Kind::View(pages) if !self.extent.is_modified().unwrap_or(true) => Some(pages),
+            _ => None,
+        }
+    }
+
+    /// The lease of the segment that it shows.
+    pub(crate) fn lease(&self) -> Option<&Arc<Lease>> {
+        match &self.kind {
+            Kind::Leased(lease) => Some(lease),
+            _ => None,
+        }
     }
 
     fn retire(&mut self) {
@@ -273,9 +345,14 @@ impl Window {
         self.kind = Kind::Spent;
     }
 
-    /// Puts reusable pages aside for another payload: anonymous ones, and enough of them. Where
-    /// that fails they stay.
+    /// Puts reusable pages aside for another payload: a segment's, or anonymous ones, and enough of
+    /// them. Where that fails they stay.
     fn recycle(&mut self) {
+        if let Kind::Leased(lease) = &self.kind {
+            lease.segment.take_back(&mut self.extent);
+            self.kind = Kind::Spent;
+            return;
+        }
         if matches!(self.kind, Kind::Plain | Kind::Moved)
             && self.len() >= RECYCLE_FROM
             && let Ok(slot) = self.home.pool.lift(&mut self.extent)
@@ -293,7 +370,8 @@ impl Window {
 impl Drop for Window {
     fn drop(&mut self) {
         self.recycle();
-        if !matches!(self.kind, Kind::Plain | Kind::Spent) {
+        // What was reserved here goes with its extent.
+        if !matches!(self.kind, Kind::Plain | Kind::Spent) && !self.extent.is_reserved() {
             self.extent.must_be_plain();
         }
     }

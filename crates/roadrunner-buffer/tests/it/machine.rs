@@ -154,6 +154,7 @@ impl Machine {
             Backing::Private if len < RECYCLED_FROM => Kind::Own,
             Backing::Private => Kind::Foreign,
             Backing::Memfd => Kind::Writable,
+            Backing::Segment => unreachable!("segments have tests of their own"),
         };
         self.hold(at, window, kind, shows);
     }

@@ -72,11 +72,12 @@ fn hand_over(a: &mut Memory, b: &mut Memory, home: &Home, round: usize) {
 fn twenty_thousand_hand_overs_leave_no_trace() {
     alone("steady::twenty_thousand_hand_overs_leave_no_trace", || {
         let (mut a, mut b) = (Memory::new(8 * MIB), Memory::new(8 * MIB));
-        let home = home(&pool(16), 0);
         let mut rounds = 0..20_000;
         let mut run = |rounds: &mut dyn Iterator<Item = usize>| {
+            let home = home(&pool(16), 0);
             rounds.for_each(|round| hand_over(&mut a, &mut b, &home, round));
-            home.pool.clear();
+            // The pool goes with all that waits in it.
+            drop(home);
             Held::now()
         };
         let before = run(&mut rounds.by_ref().take(1000));
