@@ -7,7 +7,7 @@ use roadrunner_buffer::{
     BreakEven, BufferError, Domain, Extent, Home, Pool, PoolLimits, Sealed, Window, round_to_pages,
 };
 
-use crate::{Account, Call, Fault, Inbox, Lender, Payload, Reply, Transport, Undelivered};
+use crate::{Account, Call, Fault, Inbox, Lender, Mode, Payload, Reply, Transport, Undelivered};
 
 /// A function that no inbox serves.
 pub const NOBODY: &str = "nobody";
@@ -125,7 +125,7 @@ pub fn all(transport: &impl Transport, home: &Home) {
 fn payloads_of_all_sizes_arrive_whole(transport: &impl Transport, home: &Home) {
     for len in [0, 1, 4095, 4096, 4097, 16 << 10, 65_537, (2 << 20) - 1, (2 << 20) + 1] {
         let bytes = pattern(len);
-        let sealed = owned(&bytes, home);
+        let sealed = owned(&bytes, transport, home);
         let mut reply = transport.send(call(ECHO, Payload::One(sealed))).unwrap_or_else(|error| {
             panic!("{len} bytes did not arrive: {}", error.fault);
         });
@@ -141,7 +141,7 @@ fn payloads_of_all_sizes_arrive_whole(transport: &impl Transport, home: &Home) {
 
 fn a_reply_can_be_sent_on(transport: &impl Transport, home: &Home) {
     let bytes = pattern(100_000);
-    let mut payload = Payload::One(owned(&bytes, home));
+    let mut payload = Payload::One(owned(&bytes, transport, home));
     for hop in 0..5 {
         let reply = transport.send(call(ECHO, payload));
         let reply = reply.unwrap_or_else(|error| panic!("hop {hop}: {}", error.fault));
@@ -155,7 +155,7 @@ fn a_reply_can_be_sent_on(transport: &impl Transport, home: &Home) {
 
 fn an_undelivered_payload_comes_back(transport: &impl Transport, home: &Home) {
     let bytes = pattern(100_000);
-    let sent = transport.send(call(NOBODY, Payload::One(owned(&bytes, home))));
+    let sent = transport.send(call(NOBODY, Payload::One(owned(&bytes, transport, home))));
     let Err(Undelivered { fault: Fault::Unknown { function }, payload: Some(Payload::One(back)) }) =
         sent
     else {
@@ -166,17 +166,22 @@ fn an_undelivered_payload_comes_back(transport: &impl Transport, home: &Home) {
 }
 
 fn a_failed_function_says_why(transport: &impl Transport, home: &Home) {
-    let sent = transport.send(call(FAILS, Payload::One(owned(&pattern(10), home))));
+    let sent = transport.send(call(FAILS, Payload::One(owned(&pattern(10), transport, home))));
     let Err(Undelivered { fault: Fault::Failed { function, message }, .. }) = sent else {
         panic!("a failure must arrive as one");
     };
     assert_eq!((function.as_str(), message.as_str()), (FAILS, "as asked"));
 }
 
-fn owned(bytes: &[u8], home: &Home) -> Sealed<'static> {
-    Sealed::write(bytes.len(), home, |place| {
+/// A payload in the pages that a plan chooses for this way.
+fn owned(bytes: &[u8], transport: &impl Transport, home: &Home) -> Sealed<'static> {
+    let private = Sealed::write(bytes.len(), home, |place| {
         place.copy_from_slice(bytes);
         Ok(())
-    })
-    .unwrap_or_else(|error| panic!("no memory for {} bytes: {error}", bytes.len()))
+    });
+    let sealed = match (private, transport.mode()) {
+        (Ok(sealed), Mode::Kernel) => sealed.published(home, false).map(|(sealed, _)| sealed),
+        (sealed, _) => sealed,
+    };
+    sealed.unwrap_or_else(|error| panic!("no memory for {} bytes: {error}", bytes.len()))
 }

@@ -92,4 +92,24 @@ pub enum Fault {
         /// The step and the kernel's reason.
         source: BufferError,
     },
+    /// The process or host where it is could not be reached, or did not take the call.
+    #[error("function `{function}` could not be reached at {peer}: {reason}")]
+    Unreachable {
+        /// Its name.
+        function: String,
+        /// Where it should be.
+        peer: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The process or host where it is went away with the call: it may have run, or not.
+    #[error("function `{function}` was called at {peer}, which did not answer: {reason}")]
+    Lost {
+        /// Its name.
+        function: String,
+        /// Where it was.
+        peer: String,
+        /// What went wrong.
+        reason: String,
+    },
 }

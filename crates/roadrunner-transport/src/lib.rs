@@ -10,23 +10,36 @@
 //! where it was produced until the caller lands it ([`Lender`]).
 #![forbid(unsafe_code)]
 
+mod client;
 pub mod conformance;
 mod fault;
+pub mod frame;
+mod link;
 mod local;
+mod server;
+mod tcp;
+mod unix;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use roadrunner_buffer::{BufferError, Sealed, Traffic};
+use roadrunner_buffer::{BufferError, Home, Lent, Releases, Sealed, Traffic};
 
 pub use fault::Fault;
 pub use local::Local;
+pub use tcp::{Tcp, TcpServer};
+pub use unix::{Unix, UnixServer};
 
 /// Where the peer of a hand-over is, which decides how its pages travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// In the same process: pages move between linear memories.
     User,
+    /// In another process of this host: pages lie in a memfd that both map.
+    Kernel,
+    /// On another host: bytes go over the network.
+    Network,
 }
 
 impl Mode {
@@ -35,6 +48,8 @@ impl Mode {
     pub const fn name(self) -> &'static str {
         match self {
             Self::User => "user",
+            Self::Kernel => "kernel",
+            Self::Network => "network",
         }
     }
 }
@@ -42,6 +57,80 @@ impl Mode {
 impl fmt::Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+/// What comes in from other processes and hosts, and where it goes.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// Whose pages take payloads in.
+    pub home: Home,
+    /// Longest payload in bytes.
+    pub payload_limit: u64,
+    /// Whether the peer is trusted with segments.
+    pub trust: Trust,
+}
+
+/// How far a peer is trusted.
+#[derive(Clone, Debug, Default)]
+pub enum Trust {
+    /// It may be hostile: payloads are sealed.
+    #[default]
+    None,
+    /// It is a process of the same trust domain, started by the same run: payloads may go in segments.
+    Domain(Arc<Domain>),
+}
+
+/// The leases of segments between this process and a peer.
+#[derive(Debug)]
+pub struct Domain {
+    /// The process that started the run.
+    run: u32,
+    /// Those that the peer has.
+    pub(crate) lent: Lent,
+    /// Those that this process had of it.
+    pub(crate) releases: Arc<Releases>,
+}
+
+impl Trust {
+    /// The peer is a process of a run: `run`, which started it, or one that it started.
+    #[must_use]
+    pub fn domain(run: u32) -> Self {
+        Self::Domain(Arc::new(Domain { run, lent: Lent::default(), releases: Arc::default() }))
+    }
+
+    /// The process that started the run.
+    pub(crate) fn run(&self) -> Option<u32> {
+        match self {
+            Self::None => None,
+            Self::Domain(domain) => Some(domain.run),
+        }
+    }
+
+    pub(crate) fn is_domain(&self) -> bool {
+        matches!(self, Self::Domain(_))
+    }
+
+    /// What the next frame gives back.
+    pub(crate) fn releases(&self) -> Vec<u64> {
+        match self {
+            Self::None => Vec::new(),
+            Self::Domain(domain) => domain.releases.take(frame::RELEASES),
+        }
+    }
+
+    /// The frame that should have given these back was not sent.
+    pub(crate) fn put_back(&self, released: Vec<u64>) {
+        if let Self::Domain(domain) = self {
+            domain.releases.put_back(released);
+        }
+    }
+}
+
+impl Terms {
+    /// Most inline bytes of one frame: a fan-in has several payloads.
+    pub(crate) fn inline_limit(&self) -> u64 {
+        self.payload_limit.saturating_mul(4)
     }
 }
 
@@ -100,6 +189,11 @@ pub trait Lender: Send {
         self.len() == 0
     }
 
+    /// Bytes of memory that it keeps besides the response, until it goes.
+    fn besides(&self) -> u64 {
+        0
+    }
+
     /// The response. Landing it takes its pages away, so a second time gives zeros.
     ///
     /// # Errors
@@ -110,10 +204,11 @@ pub trait Lender: Send {
 /// What one invocation cost.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Account {
-    /// Bytes moved and copied to bring the payload to the function.
+    /// Bytes moved and copied to bring the payload to the function, and by its own reads and writes
+    /// where it has payload and response as streams.
     pub traffic: Traffic,
-    /// From the call until the function's entry was called, its payload readable: sandbox,
-    /// allocation and hand-over.
+    /// From [`Call::since`] until the function's entry was called, its payload readable: the wait
+    /// for a thread, sandbox, allocation and hand-over.
     pub handover: Duration,
     /// Time in the function.
     pub run: Duration,
@@ -144,6 +239,9 @@ pub struct Reply {
     /// For a fan-in, what each of its payloads cost to land, in edge order: the traffic together is
     /// the account's, the time is part of its hand-over. Empty for a single payload.
     pub parts: Vec<(Traffic, Duration)>,
+    /// Bytes of the response that were copied to bring it here from another process. They are part of
+    /// what the next hand-over costs.
+    pub copied: u64,
     /// The calls that the function made itself, in order of their ends.
     pub hops: Vec<Hop>,
     /// When the function was done.
@@ -154,7 +252,8 @@ impl Reply {
     /// A response held by `lender`.
     #[must_use]
     pub fn new(lender: Box<dyn Lender>, account: Account, hops: Vec<Hop>) -> Self {
-        Self { lender, account, parts: Vec::new(), hops, finished: Instant::now() }
+        let (parts, finished) = (Vec::new(), Instant::now());
+        Self { lender, account, parts, copied: 0, hops, finished }
     }
 
     /// Length of the response in bytes.
@@ -167,6 +266,12 @@ impl Reply {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// What is kept with the response. See [`Lender::besides`].
+    #[must_use]
+    pub fn besides(&self) -> u64 {
+        self.lender.besides()
     }
 
     /// The response, where it is. See [`Lender::lend`].
@@ -214,6 +319,11 @@ pub trait Inbox {
     /// # Errors
     /// With the payload where the function did not get it.
     fn accept<'p>(&self, call: Call<'p>) -> Result<Reply, Undelivered<'p>>;
+
+    /// An answer of this function has been sent: there is time for what the next call would wait for.
+    fn rest(&self, target: &str) {
+        let _ = target;
+    }
 }
 
 /// Brings a call to where its function is and the response back.

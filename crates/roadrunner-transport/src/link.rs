@@ -1,0 +1,368 @@
+//! Frames over a connection, whatever carries it: what the ways between processes and between
+//! hosts have in common. Every read and write ends by a time.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use roadrunner_buffer::{BufferError, Descriptor, Home, Sealed};
+use roadrunner_sys::{self as sys, Ready};
+
+use crate::frame::{
+    DESCRIPTORS, FrameError, HEADER_BYTES, Header, INLINE_CHECKSUM_BYTES, InlineChecksum, Meta,
+    Part, Place,
+};
+use crate::{Terms, Trust};
+
+/// Bytes of a payload that are received at a time: fewer cost calls, more would count long before
+/// they have come.
+const STEP: usize = 1 << 20;
+
+/// A connected stream that never blocks: bytes in order, and descriptors with them where the peer is
+/// on this host.
+pub(crate) trait Link: Send {
+    /// Whether payloads travel as descriptors.
+    fn passes_descriptors(&self) -> bool;
+
+    /// Sends some of the bytes, the descriptors with the first of them.
+    fn write(&mut self, parts: &[IoSlice<'_>], fds: &[BorrowedFd<'_>]) -> io::Result<usize>;
+
+    /// Receives the first bytes of a frame, and descriptors that come with them.
+    fn read_first(&mut self, into: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<usize>;
+
+    /// Receives some bytes. Descriptors that come here are closed.
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize>;
+
+    /// The number of the process at the other end; 0 where that is on another host.
+    fn peer(&self) -> u32;
+
+    /// Waits until it is ready; `false` where that takes longer.
+    fn wait(&mut self, ready: Ready, wait: Duration) -> io::Result<bool>;
+
+    /// Whether the peer has neither closed nor said anything.
+    fn is_quiet(&self) -> bool;
+}
+
+/// Why nothing, or nothing usable, came over a connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LinkError {
+    /// The peer closed where a frame would begin.
+    #[error("the connection was closed")]
+    Closed,
+    /// The kernel's reason.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The peer broke the wire format.
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    /// A payload has no place here.
+    #[error("could not {0}")]
+    Payload(#[from] BufferError),
+}
+
+impl LinkError {
+    /// Whether time ran out.
+    pub(crate) fn is_timeout(&self) -> bool {
+        matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::TimedOut)
+    }
+}
+
+/// A frame as it came.
+pub(crate) struct Received {
+    pub(crate) id: u64,
+    pub(crate) meta: Meta,
+    pub(crate) parts: Vec<Sealed<'static>>,
+    /// When its header was there.
+    pub(crate) since: Instant,
+}
+
+/// Descriptors that came and that nobody has taken yet: closing one may take as long as its sender
+/// likes, so nobody waits for that.
+#[derive(Default)]
+pub(crate) struct Descriptors(VecDeque<OwnedFd>);
+
+impl Drop for Descriptors {
+    fn drop(&mut self) {
+        if !self.0.is_empty() {
+            sys::close_aside(self.0.drain(..));
+        }
+    }
+}
+
+/// Inline bytes that may be on their way in at a time, over all connections.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    taken: AtomicU64,
+    most: u64,
+}
+
+impl Budget {
+    pub(crate) fn new(most: u64) -> Self {
+        Self { taken: AtomicU64::new(0), most }
+    }
+}
+
+/// A frame's part of a budget, as far as its bytes have come: what a peer only claims costs nothing.
+struct Share<'b> {
+    budget: &'b Budget,
+    taken: u64,
+}
+
+impl Share<'_> {
+    fn take(&mut self, bytes: usize) -> io::Result<()> {
+        let bytes = bytes as u64;
+        let before = self.budget.taken.fetch_add(bytes, Ordering::Relaxed);
+        self.taken += bytes;
+        if before.saturating_add(bytes) <= self.budget.most {
+            return Ok(());
+        }
+        let what = "too many payloads are on their way in; try again later";
+        Err(io::Error::new(io::ErrorKind::OutOfMemory, what))
+    }
+}
+
+impl Drop for Share<'_> {
+    fn drop(&mut self) {
+        self.budget.taken.fetch_sub(self.taken, Ordering::Relaxed);
+    }
+}
+
+/// How each payload of a frame is to travel: in a descriptor, where descriptors do, as long as there is
+/// room for one more, else as bytes.
+fn forms<'s>(link: &impl Link, parts: &'s [Sealed<'_>]) -> Vec<Option<Descriptor<'s>>> {
+    let mut room = if link.passes_descriptors() { usize::from(DESCRIPTORS) } else { 0 };
+    let form = |part: &'s Sealed<'_>| {
+        let descriptor = part.descriptor().filter(|_| room > 0);
+        room -= usize::from(descriptor.is_some());
+        descriptor
+    };
+    parts.iter().map(form).collect()
+}
+
+/// What a frame says of its payloads.
+pub(crate) fn parts_of(link: &impl Link, parts: &[Sealed<'_>]) -> Vec<Part> {
+    let place = |form: &Option<Descriptor<'_>>| match form {
+        None => Place::Inline,
+        Some(Descriptor::Sealed(_)) => Place::Sealed,
+        Some(Descriptor::Segment(_)) => Place::Segment,
+    };
+    let forms = forms(link, parts);
+    let part = |(part, form): (&Sealed<'_>, _)| Part { len: part.len() as u64, place: place(form) };
+    parts.iter().zip(&forms).map(part).collect()
+}
+
+/// A frame that could not be sent.
+#[derive(Debug)]
+pub(crate) struct Unsent {
+    pub(crate) error: LinkError,
+    /// Whether the peer may have some of it.
+    pub(crate) begun: bool,
+}
+
+/// Sends a frame: the head as [`Meta::encode`] made it, and its payloads. Leases that go over are
+/// noted.
+pub(crate) fn send(
+    link: &mut impl Link,
+    head: &[u8],
+    parts: &[Sealed<'_>],
+    until: Instant,
+    terms: &Terms,
+) -> Result<(), Unsent> {
+    let (mut fds, mut leases) = (Vec::new(), Vec::new());
+    let mut slices = vec![IoSlice::new(head)];
+    for (part, form) in parts.iter().zip(forms(link, parts)) {
+        match form {
+            Some(Descriptor::Sealed(fd)) => fds.push(fd),
+            Some(Descriptor::Segment(lease)) => {
+                fds.push(lease.descriptor());
+                leases.push(lease);
+            }
+            None if part.is_empty() => {}
+            None => match part.bytes() {
+                Ok(bytes) => slices.push(IoSlice::new(bytes)),
+                Err(error) => return Err(Unsent { error: error.into(), begun: false }),
+            },
+        }
+    }
+    let Trust::Domain(domain) = &terms.trust else {
+        return send_all(link, &mut slices, &fds, until);
+    };
+    // Noted before they are sent: another thread may hear of their end before this one goes on.
+    leases.iter().for_each(|lease| domain.lent.add(Arc::clone(lease)));
+    let sent = send_all(link, &mut slices, &fds, until);
+    if sent.is_err() {
+        // A receiver takes leases only with the whole frame.
+        domain.lent.come_back(&leases.iter().map(|lease| lease.id()).collect::<Vec<_>>());
+    }
+    sent
+}
+
+fn send_all(
+    link: &mut impl Link,
+    slices: &mut [IoSlice<'_>],
+    mut fds: &[BorrowedFd<'_>],
+    until: Instant,
+) -> Result<(), Unsent> {
+    let (mut left, mut begun) = (slices, false);
+    while !left.is_empty() {
+        let sent = match ready(link, Ready::Write, until, |link| link.write(left, fds)) {
+            Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+            sent => sent,
+        };
+        let sent = sent.map_err(|error: io::Error| Unsent { error: error.into(), begun })?;
+        (fds, begun) = (&[], true);
+        IoSlice::advance_slices(&mut left, sent);
+    }
+    Ok(())
+}
+
+/// Receives the bytes of a header. Its first byte may come as late as `idle`, the rest as late as
+/// `rest` says, which is told when that was.
+pub(crate) fn receive_header(
+    link: &mut impl Link,
+    idle: Instant,
+    rest: impl FnOnce(Instant) -> Instant,
+) -> Result<([u8; HEADER_BYTES], Descriptors, Instant), LinkError> {
+    let mut bytes = [0; HEADER_BYTES];
+    let mut fds = Vec::new();
+    let filled = ready(link, Ready::Read, idle, |link| link.read_first(&mut bytes, &mut fds))?;
+    let fds = Descriptors(fds.into());
+    if filled == 0 {
+        return Err(LinkError::Closed);
+    }
+    let since = Instant::now();
+    read_all(link, &mut bytes[filled..], rest(since))?;
+    Ok((bytes, fds, since))
+}
+
+/// Receives what follows a header. Nothing of it counts before all of it is there: neither the leases
+/// that come with it nor those that come back.
+pub(crate) fn receive_rest(
+    link: &mut impl Link,
+    header: &Header,
+    mut fds: Descriptors,
+    (since, until): (Instant, Instant),
+    terms: &Terms,
+    budget: &Budget,
+) -> Result<Received, LinkError> {
+    if fds.0.len() != usize::from(header.descriptors) {
+        let what = format!("{} descriptors came, not {}", fds.0.len(), header.descriptors);
+        return Err(FrameError::Meta(what).into());
+    }
+    let mut meta = vec![0; header.meta_len as usize];
+    read_all(link, &mut meta, until)?;
+    let meta = Meta::decode(header, &meta, terms.payload_limit)?;
+    let mut share = Share { budget, taken: 0 };
+    let mut checksum = header.inline_checksum.then(InlineChecksum::default);
+    let mut inline = VecDeque::new();
+    for part in meta.parts().iter().filter(|part| !part.in_descriptor()) {
+        let len = usize::try_from(part.len).unwrap_or(usize::MAX);
+        let mut seen = |bytes: &[u8]| {
+            if let Some(checksum) = &mut checksum {
+                checksum.update(bytes);
+            }
+        };
+        let received = receive_inline(link, len, until, &terms.home, &mut seen, &mut share)?;
+        inline.push_back(received);
+    }
+    if let Some(checksum) = checksum {
+        let mut found = [0; INLINE_CHECKSUM_BYTES];
+        read_all(link, &mut found, until)?;
+        checksum.verify(found)?;
+    }
+    let mut parts = Vec::with_capacity(meta.parts().len());
+    for part in meta.parts() {
+        let fd = if part.in_descriptor() { fds.0.pop_front() } else { None };
+        parts.push(match fd {
+            Some(fd) => adopt(fd, *part, terms)?,
+            // As many as were received.
+            None => inline.pop_front().unwrap_or(Sealed::empty()),
+        });
+    }
+    if let Trust::Domain(domain) = &terms.trust {
+        domain.lent.come_back(meta.released());
+    }
+    Ok(Received { id: header.id, meta, parts, since })
+}
+
+/// Takes a payload in that came as a descriptor.
+fn adopt(fd: OwnedFd, part: Part, terms: &Terms) -> Result<Sealed<'static>, LinkError> {
+    let len = usize::try_from(part.len).unwrap_or(usize::MAX);
+    match (part.place, &terms.trust) {
+        (Place::Segment, Trust::Domain(domain)) => {
+            Ok(Sealed::adopt_segment(fd, len, &terms.home, &domain.releases)?)
+        }
+        (Place::Segment, Trust::None) => {
+            sys::close_aside([fd]);
+            let what = "a segment from a process of another trust domain".to_owned();
+            Err(FrameError::Meta(what).into())
+        }
+        _ => Ok(Sealed::adopt(fd, len)?),
+    }
+}
+
+/// Receives a payload straight into the pages that will be its consumer's.
+fn receive_inline(
+    link: &mut impl Link,
+    len: usize,
+    until: Instant,
+    home: &Home,
+    seen: &mut dyn FnMut(&[u8]),
+    share: &mut Share<'_>,
+) -> Result<Sealed<'static>, LinkError> {
+    let mut lost = None;
+    let written = Sealed::write(len, home, |place| {
+        let mut receive = || {
+            for step in place.chunks_mut(STEP) {
+                share.take(step.len())?;
+                read_all(link, step, until)?;
+                seen(step);
+            }
+            Ok(())
+        };
+        receive().map_err(|error: io::Error| {
+            let kind = error.kind();
+            lost = Some(error);
+            kind.into()
+        })
+    });
+    match (written, lost) {
+        (_, Some(error)) => Err(error.into()),
+        (written, None) => Ok(written?),
+    }
+}
+
+fn read_all(link: &mut impl Link, into: &mut [u8], until: Instant) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < into.len() {
+        let got = ready(link, Ready::Read, until, |link| link.read(&mut into[filled..]))?;
+        if got == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        filled += got;
+    }
+    Ok(())
+}
+
+/// Reads or writes as soon as the link is ready, which must be by a time.
+fn ready<L: Link, T>(
+    link: &mut L,
+    what: Ready,
+    until: Instant,
+    mut act: impl FnMut(&mut L) -> io::Result<T>,
+) -> io::Result<T> {
+    loop {
+        match act(link) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            acted => return acted,
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() || !link.wait(what, left)? {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+    }
+}
