@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use roadrunner_buffer::{BreakEven, Domain, Home, Pool, PoolUse};
-use roadrunner_transport::{Call, Fault, Payload, Reply, Undelivered};
+use roadrunner_transport::{Call, Fault, Inbox, Mode, Payload, Reply, Terms, Trust, Undelivered};
 use wasmtime::{Engine, Linker};
 
 use crate::config::{CALL_STACK, Config, MORE_STACK};
@@ -16,7 +16,9 @@ use crate::deadline::Ticker;
 use crate::error::LoadError;
 use crate::function::{Function, FunctionSpec, Inspection, ModuleSource};
 use crate::host::{self, HostState};
+use crate::inbox::Door;
 use crate::instance::Instance;
+use crate::route::Remote;
 use crate::workers::{Ticket, Workers};
 use crate::{dispatch, engine, route};
 
@@ -72,6 +74,19 @@ impl Runtime {
     /// # Errors
     /// With the name of the first function whose module can't be read, compiled or linked.
     pub fn load(&self, specs: Vec<FunctionSpec>) -> Result<Arc<App>, (String, LoadError)> {
+        self.load_beside(specs, |_| HashMap::new())
+    }
+
+    /// As [`Runtime::load`], with functions beside them that are in other processes or hosts: `remotes`
+    /// makes the ways to them, by name.
+    ///
+    /// # Errors
+    /// As [`Runtime::load`].
+    pub fn load_beside(
+        &self,
+        specs: Vec<FunctionSpec>,
+        remotes: impl FnOnce(&Terms) -> HashMap<String, Remote>,
+    ) -> Result<Arc<App>, (String, LoadError)> {
         let mut functions = HashMap::new();
         for spec in specs {
             let name = spec.name.clone();
@@ -83,7 +98,13 @@ impl Runtime {
         let domain = Domain(self.0.domains.fetch_add(1, Ordering::Relaxed));
         let home = Home { pool: Arc::clone(&self.0.pool), domain, break_even: self.0.break_even };
         let window_bytes = Arc::new(AtomicU64::new(0));
-        Ok(Arc::new(App { shared: Arc::clone(&self.0), functions, home, window_bytes }))
+        let shared = Arc::clone(&self.0);
+        let remotes = remotes(&Terms {
+            home: home.clone(),
+            payload_limit: shared.config.payload_bytes,
+            trust: Trust::None,
+        });
+        Ok(Arc::new(App { shared, functions, remotes, home, window_bytes }))
     }
 
     /// Compiles a module ahead of time into the bytes of a `.cwasm` file.
@@ -133,6 +154,7 @@ impl fmt::Debug for Runtime {
 pub struct App {
     pub(crate) shared: Arc<Shared>,
     functions: HashMap<String, Arc<Function>>,
+    remotes: HashMap<String, Remote>,
     home: Home,
     window_bytes: Arc<AtomicU64>,
 }
@@ -188,33 +210,63 @@ impl App {
         payload: Payload<'p>,
         since: Instant,
     ) -> Result<Reply, Undelivered<'p>> {
-        match route::of_request(self, target) {
-            Ok(route) => {
-                let deadline = since + self.shared.config.longest_call;
-                let call = Call { target, payload, since, deadline, depth: 0 };
-                dispatch::send(self, route, ready.map(|ready| ready.0), call)
-            }
-            Err(fault) => Err(Undelivered::before(fault, payload)),
+        let Bounds { deadline, depth } = self.bounds(since);
+        self.deliver(ready, Call { target, payload, since, deadline, depth })
+    }
+
+    /// As [`App::call_ready`], within the caller's own deadline and depth.
+    ///
+    /// # Errors
+    /// As [`App::call`].
+    pub fn deliver<'p>(
+        self: &Arc<Self>,
+        ready: Option<Ready>,
+        mut call: Call<'p>,
+    ) -> Result<Reply, Undelivered<'p>> {
+        call.deadline = call.deadline.min(self.bounds(call.since).deadline);
+        match route::of_request(self, call.target) {
+            Ok(route) => dispatch::send(self, route, ready.map(|ready| ready.0), None, call),
+            Err(fault) => Err(Undelivered::before(fault, call.payload)),
         }
     }
 
+    /// What a call may take that begins then and that nobody else bounds.
+    #[must_use]
+    pub fn bounds(&self, since: Instant) -> Bounds {
+        Bounds { deadline: since + self.shared.config.longest_call, depth: 0 }
+    }
+
     /// Runs a function beside the caller, on a worker thread or on the thread that waits for it, and
-    /// passes its end to `done` there.
+    /// passes its end to `done` there. Its payload is ready now: the wait for a thread is part of
+    /// the hand-over.
     pub fn spawn(
         self: &Arc<Self>,
         target: String,
         payload: Payload<'static>,
         done: impl FnOnce(Result<Reply, Fault>) + Send + 'static,
     ) -> Ticket<()> {
-        let app = Arc::clone(self);
+        self.spawn_within(self.bounds(Instant::now()), target, payload, done)
+    }
+
+    /// As [`App::spawn`], within the caller's own bounds.
+    pub fn spawn_within(
+        self: &Arc<Self>,
+        bounds: Bounds,
+        target: String,
+        payload: Payload<'static>,
+        done: impl FnOnce(Result<Reply, Fault>) + Send + 'static,
+    ) -> Ticket<()> {
+        let (app, since) = (Arc::clone(self), Instant::now());
+        let Bounds { deadline, depth } = bounds;
         self.shared.workers.spawn(move || {
-            let call = || app.call(&target, payload, Instant::now());
+            let target = target.as_str();
+            let call = || app.deliver(None, Call { target, payload, since, deadline, depth });
             let ended = catch_unwind(AssertUnwindSafe(call))
                 .map(|ended| ended.map_err(|undelivered| undelivered.fault));
             // Whoever waits must hear of it, or would wait for ever.
             let panicked = |_| {
                 let reason = "the host panicked; its log says where".into();
-                Err(Fault::Exhausted { function: target.clone(), reason })
+                Err(Fault::Exhausted { function: target.into(), reason })
             };
             done(ended.unwrap_or_else(panicked));
         })
@@ -226,6 +278,28 @@ impl App {
         &self.home
     }
 
+    /// How payloads travel to a function; `None` for one that is unknown.
+    #[must_use]
+    pub fn mode_of(&self, target: &str) -> Option<Mode> {
+        route::of_request(self, target).ok().map(|route| route.mode())
+    }
+
+    /// What comes in for its functions from other processes and hosts, and where it goes.
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        Terms { home: self.home.clone(), payload_limit: self.payload_limit(), trust: Trust::None }
+    }
+
+    /// Takes calls of its own functions in, from other processes and hosts.
+    #[must_use]
+    pub fn door(self: &Arc<Self>) -> Arc<dyn Inbox + Send + Sync> {
+        Arc::new(Door::new(Arc::clone(self)))
+    }
+
+    pub(crate) fn remote(&self, name: &str) -> Option<&Remote> {
+        self.remotes.get(name)
+    }
+
     pub(crate) fn function(&self, name: &str) -> Option<&Arc<Function>> {
         self.functions.get(name)
     }
@@ -234,7 +308,8 @@ impl App {
         self.shared.config.payload_bytes
     }
 
-    /// Counts the bytes of a window against the app's limit; `None` where that is reached.
+    /// Counts the bytes of a window, of a payload that was submitted and is on its way to one, or of
+    /// a command's payload or response against the app's limit; `None` where that is reached.
     pub(crate) fn charge(&self, bytes: usize) -> Option<WindowBytes> {
         let bytes = bytes as u64;
         let limit = self.shared.config.app_window_bytes;
@@ -250,8 +325,17 @@ impl fmt::Debug for App {
     }
 }
 
+/// What a call may take, as whoever asks for it says.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// When the caller gives up.
+    pub deadline: Instant,
+    /// How many calls wait for it already.
+    pub depth: u32,
+}
+
 /// A fresh sandbox that waits for its one call.
-pub struct Ready(Instance);
+pub struct Ready(pub(crate) Instance);
 
 impl fmt::Debug for Ready {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -259,11 +343,23 @@ impl fmt::Debug for Ready {
     }
 }
 
-/// Bytes of a window, counted against its app while this lives.
+/// Bytes that [`App::charge`] counts against the app while this lives.
 #[derive(Debug)]
 pub(crate) struct WindowBytes {
     total: Arc<AtomicU64>,
     bytes: u64,
+}
+
+impl WindowBytes {
+    /// Whether it is for so many bytes.
+    pub(crate) fn is_for(&self, bytes: usize) -> bool {
+        self.bytes == bytes as u64
+    }
+
+    /// Counts from now on what another of the same app counted.
+    pub(crate) fn add(&mut self, mut other: Self) {
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
 }
 
 impl Drop for WindowBytes {

@@ -54,7 +54,9 @@ pub struct Config {
     pub queue: usize,
     /// Largest payload in bytes.
     pub payload_bytes: u64,
-    /// Bytes of payloads that the windows of one app may show at once: what a tenant can hold.
+    /// Bytes of payloads that the windows of one app may show at once, together with those that its
+    /// functions submitted and that have not landed yet, and with what its commands read and write:
+    /// what a tenant can hold.
     pub app_window_bytes: u64,
     /// Longest that a whole call may take, whatever time its functions have each.
     pub longest_call: Duration,

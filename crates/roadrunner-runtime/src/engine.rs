@@ -89,5 +89,9 @@ fn pooling(sandboxes: u32) -> PoolingAllocationConfig {
         .linear_memory_keep_resident(0)
         .table_keep_resident(0)
         .pagemap_scan(Enabled::No);
+    // Memory protection keys stay out: Wasmtime's feature for them is not built in, so there is no
+    // setting to turn off. They would put sandboxes close together and tell them apart by the key of
+    // their pages; but what `mmap` lays for a window has no key, and what `mremap` moves into one
+    // keeps its old one, so that a neighbour could reach it.
     pool
 }

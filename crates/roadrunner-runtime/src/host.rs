@@ -7,17 +7,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use roadrunner_abi::{ALLOC_UNSPECIFIED, CALL_SHARE, Errno, IMPORT_MODULE, export, import, limit};
-use roadrunner_buffer::{Contents, Sealed, Traffic};
+use roadrunner_buffer::{Contents, Sealed, Traffic, round_to_pages};
 use roadrunner_transport::{Account, Call, Fault, Hop, Mode, Payload, Reply, Undelivered};
 use wasmtime::{AsContextMut, Caller, Engine, Linker, ResourceLimiter};
 use wasmtime_wasi::p1::WasiP1Ctx;
 
-use crate::app::App;
+use crate::app::{App, WindowBytes};
 use crate::dispatch;
 use crate::function::Function;
+use crate::instance::first;
 use crate::memory::{Guest, GuestError, LinearMemory};
 use crate::route;
 use crate::sleep;
+use crate::streams::{self, Streams};
 use crate::wasi::Wasi;
 use crate::workers::Ticket;
 
@@ -40,6 +42,8 @@ pub(crate) struct HostState {
     /// What the guest's monotonic clock counts from.
     pub(crate) epoch: Instant,
     pub(crate) depth: u32,
+    /// What the payload that is about to land was charged on its way; its window takes it over.
+    pub(crate) arriving: Option<WindowBytes>,
     pub(crate) tickets: Vec<Submitted>,
     next_ticket: i32,
 }
@@ -47,10 +51,18 @@ pub(crate) struct HostState {
 /// A call in flight beside its caller.
 pub(crate) struct Submitted {
     id: i32,
-    target: String,
-    bytes: u64,
-    copied: Traffic,
+    asked: Asked,
     ticket: Ticket<Result<Reply, (Errno, String)>>,
+}
+
+/// What a guest asked of another function.
+struct Asked {
+    target: String,
+    mode: Mode,
+    /// Length of the payload.
+    bytes: u64,
+    /// What it cost to let the guest keep its payload, or run on.
+    copied: Traffic,
 }
 
 /// Why the host stops a guest.
@@ -115,14 +127,20 @@ impl HostState {
             deadline: epoch + function.spec.timeout,
             epoch,
             depth: 0,
+            arriving: None,
             tickets: Vec::new(),
             next_ticket: 1,
         })
     }
 
-    fn wasi(&mut self) -> &mut WasiP1Ctx {
+    pub(crate) fn wasi(&mut self) -> &mut WasiP1Ctx {
         let (spec, epoch) = (&self.function.spec, self.epoch);
         &mut self.wasi.get_or_insert_with(|| Wasi::without_dirs(spec, epoch)).ctx
+    }
+
+    /// The payload and response of a command, as soon as it has got its payload.
+    pub(crate) fn streams(&mut self) -> Option<&mut Streams> {
+        self.wasi.as_mut()?.streams.as_mut()
     }
 
     /// Passes on what the guest wrote to its standard streams.
@@ -133,14 +151,14 @@ impl HostState {
     }
 
     /// What the guest wrote to its standard error.
-    pub(crate) fn stderr(&mut self) -> String {
-        self.wasi.as_mut().map(|wasi| wasi.stderr()).unwrap_or_default()
+    pub(crate) fn stderr(&self) -> String {
+        self.wasi.as_ref().map(|wasi| wasi.stderr()).unwrap_or_default()
     }
 
-    fn record(&mut self, from: &str, to: &str, bytes: u64, account: Account) {
+    fn record(&mut self, from: &str, to: &str, mode: Mode, bytes: u64, account: Account) {
         if self.hops.len() < MAX_HOPS {
             let (from, to) = (from.to_owned(), to.to_owned());
-            self.hops.push(Hop { from, to, mode: Mode::User, bytes, account });
+            self.hops.push(Hop { from, to, mode, bytes, account });
         }
     }
 }
@@ -176,6 +194,7 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<HostState>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p1::add_to_linker_sync(&mut linker, HostState::wasi)?;
     sleep::replace_poll(&mut linker)?;
+    streams::replace_streams(&mut linker)?;
     let host = IMPORT_MODULE;
     linker.func_wrap(host, import::BUFFER_ALLOC, buffer_alloc)?;
     linker.func_wrap(host, import::BUFFER_FREE, buffer_free)?;
@@ -252,14 +271,15 @@ fn call_and_wait(guest: &mut Guest<'_>, request: Request, out: u32) -> Result<i3
     let state = guest.0.data();
     let (app, deadline, depth) = (Arc::clone(&state.app), state.deadline, state.depth + 1);
     let since = Instant::now();
+    let (mode, bytes) = (route.mode(), u64::from(len));
     let send = |payload| {
         let call = Call { target: &target, payload, since, deadline, depth };
-        dispatch::send(&app, route, None, call).map_err(refusal)
+        dispatch::send(&app, route, None, None, call).map_err(refusal)
     };
     if request.flags & CALL_SHARE != 0 {
         let (sealed, copied) = guest.share(ptr, len)?;
         let ended = send(Payload::One(sealed));
-        return settle(guest, &target, u64::from(len), copied, ended, out);
+        return settle(guest, Asked { target, mode, bytes, copied }, ended, out);
     }
     let buffer = guest.is_buffer(ptr, len);
     let ended = send(Payload::One(guest.reborrow().lend(ptr, len)?));
@@ -267,7 +287,7 @@ fn call_and_wait(guest: &mut Guest<'_>, request: Request, out: u32) -> Result<i3
     if buffer && !kept {
         guest.spend(ptr)?;
     }
-    settle(guest, &target, u64::from(len), Traffic::default(), ended, out)
+    settle(guest, Asked { target, mode, bytes, copied: Traffic::default() }, ended, out)
 }
 
 /// What a caller is told of a call that failed: whether the payload is still its own follows from
@@ -278,7 +298,7 @@ fn refusal(undelivered: Undelivered<'_>) -> (Errno, String) {
         Fault::Unknown { .. } => Errno::NotPermitted,
         Fault::TooLarge { .. } => Errno::TooLarge,
         Fault::TooDeep { .. } | Fault::Exhausted { .. } => Errno::Limit,
-        Fault::HandOver { .. } => Errno::Unavailable,
+        Fault::HandOver { .. } | Fault::Unreachable { .. } => Errno::Unavailable,
         _ => Errno::CalleeFailed,
     };
     let lost = undelivered.payload.is_none() && errno.keeps_payload();
@@ -329,6 +349,9 @@ fn start(guest: &mut Guest<'_>, request: Request) -> Result<i32, Halt> {
     }
     let (app, deadline, depth) = (Arc::clone(&state.app), state.deadline, state.depth + 1);
     let since = Instant::now();
+    // On its way a payload is no window's, and still one that the app makes the host hold.
+    let pages = round_to_pages(len as usize).ok_or(Errno::TooLarge)?;
+    let charge = app.charge(pages).ok_or(Errno::Limit)?;
     let (sealed, copied) = if request.flags & CALL_SHARE != 0 {
         guest.share(ptr, len)?
     } else {
@@ -340,16 +363,17 @@ fn start(guest: &mut Guest<'_>, request: Request) -> Result<i32, Halt> {
         }
         detached
     };
-    let (worker, name) = (Arc::clone(&app), target.clone());
+    let asked = Asked { target: target.clone(), mode: route.mode(), bytes: u64::from(len), copied };
+    let worker = Arc::clone(&app);
     let ticket = app.shared.workers.spawn(move || {
         let payload = Payload::One(sealed);
-        let call = Call { target: &name, payload, since, deadline, depth };
-        dispatch::send(&worker, route, None, call).map_err(refusal)
+        let call = Call { target: &target, payload, since, deadline, depth };
+        dispatch::send(&worker, route, None, Some(charge), call).map_err(refusal)
     });
     let state = guest.0.data_mut();
     let id = state.next_ticket;
     state.next_ticket += 1;
-    state.tickets.push(Submitted { id, target, bytes: u64::from(len), copied, ticket });
+    state.tickets.push(Submitted { id, asked, ticket });
     Ok(id)
 }
 
@@ -366,58 +390,50 @@ fn finish(guest: &mut Guest<'_>, id: i32, out: u32) -> Result<i32, Halt> {
     let state = guest.0.data_mut();
     let at = state.tickets.iter().position(|ticket| ticket.id == id).ok_or(Errno::BadTicket)?;
     let deadline = state.deadline;
-    let Submitted { target, bytes, copied, ticket, .. } = state.tickets.swap_remove(at);
+    let Submitted { asked, ticket, .. } = state.tickets.swap_remove(at);
     let ended = ticket.join(deadline).ok_or(Errno::Timeout)?;
-    settle(guest, &target, bytes, copied, ended, out)
+    settle(guest, asked, ended, out)
 }
 
 /// Lands the response of a call, or the message of what it ended in, and names it at `out`.
 fn settle(
     guest: &mut Guest<'_>,
-    target: &str,
-    bytes: u64,
-    copied: Traffic,
+    asked: Asked,
     ended: Result<Reply, (Errno, String)>,
     out: u32,
 ) -> Result<i32, Halt> {
     match ended {
-        Ok(reply) => receive(guest, target, bytes, copied, reply, out).map(|()| Errno::Ok.code()),
+        Ok(reply) => receive(guest, asked, reply, out).map(|()| Errno::Ok.code()),
         Err((Errno::CalleeFailed, message)) => {
-            let message = message.as_bytes();
-            let message = &message[..message.len().min(limit::MESSAGE_BYTES as usize)];
-            land(guest, Sealed::borrowed(message), out)?;
+            let message = first(&message, limit::MESSAGE_BYTES as usize);
+            land(guest, Sealed::borrowed(message.as_bytes()), out)?;
             Ok(Errno::CalleeFailed.code())
         }
         Err((errno, message)) => {
-            tracing::debug!(target, message, "a guest's call ended in a fault");
+            tracing::debug!(target = asked.target, message, "a guest's call ended in a fault");
             Ok(errno.code())
         }
     }
 }
 
-fn receive(
-    guest: &mut Guest<'_>,
-    target: &str,
-    bytes: u64,
-    copied: Traffic,
-    mut reply: Reply,
-    out: u32,
-) -> Result<(), Halt> {
+fn receive(guest: &mut Guest<'_>, asked: Asked, mut reply: Reply, out: u32) -> Result<(), Halt> {
+    let Asked { target, mode, bytes, copied } = asked;
     let since = Instant::now();
     let len = reply.len() as u64;
     // The caller's payload is gone by now, so the errno must be one that says so.
     let sealed = reply.payload().map_err(|_| Errno::NoMemory)?;
-    let traffic = land(guest, sealed, out)?;
+    let mut traffic = land(guest, sealed, out)?;
+    traffic += Traffic { copied: reply.copied, moved: 0 };
     let back = Account { traffic, handover: since.elapsed(), ..Account::default() };
     let state = guest.0.data_mut();
     let me = Arc::clone(&state.function);
     for hop in reply.hops.drain(..) {
-        state.record(&hop.from, &hop.to, hop.bytes, hop.account);
+        state.record(&hop.from, &hop.to, hop.mode, hop.bytes, hop.account);
     }
     let mut account = reply.account;
     account.traffic += copied;
-    state.record(&me.spec.name, target, bytes, account);
-    state.record(target, &me.spec.name, len, back);
+    state.record(&me.spec.name, &target, mode, bytes, account);
+    state.record(&target, &me.spec.name, mode, len, back);
     Ok(())
 }
 

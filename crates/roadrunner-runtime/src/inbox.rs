@@ -1,13 +1,14 @@
 //! Takes calls in: limits, deadline, a fresh sandbox, the payload's landing, the run.
 
 use std::cell::Cell;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use roadrunner_abi::limit;
 use roadrunner_transport::{Account, Call, Fault, Inbox, Payload, Reply, Undelivered};
 
-use crate::app::App;
+use crate::app::{App, WindowBytes};
 use crate::config::{CALL_STACK, MORE_STACK};
 use crate::function::Function;
 use crate::instance::Instance;
@@ -17,6 +18,8 @@ pub(crate) struct AppInbox<'a> {
     pub(crate) app: &'a Arc<App>,
     /// A sandbox that was made ahead of the call.
     pub(crate) ready: Cell<Option<Instance>>,
+    /// What the payload was charged on its way here.
+    pub(crate) charge: Cell<Option<WindowBytes>>,
 }
 
 impl Inbox for AppInbox<'_> {
@@ -25,9 +28,47 @@ impl Inbox for AppInbox<'_> {
             Err(fault) => Err(Undelivered::before(fault, call.payload)),
             Ok(function) => {
                 let ready = self.ready.take().filter(|instance| instance.is_of(function));
+                let run = || run(self.app, function, ready, self.charge.take(), call);
                 // A caller's thread may have any stack; nested calls take theirs from the same.
-                stacker::maybe_grow(CALL_STACK, MORE_STACK, || run(self.app, function, ready, call))
+                stacker::maybe_grow(CALL_STACK, MORE_STACK, run)
             }
+        }
+    }
+}
+
+/// The same for calls of other processes and hosts. After a call of a function it makes the sandbox for
+/// the next one, while its caller is busy with the answer.
+pub(crate) struct Door {
+    app: Arc<App>,
+    /// One for each function that was called.
+    spare: Mutex<HashMap<String, Instance>>,
+}
+
+impl Door {
+    pub(crate) fn new(app: Arc<App>) -> Self {
+        Self { app, spare: Mutex::default() }
+    }
+
+    fn spare(&self) -> MutexGuard<'_, HashMap<String, Instance>> {
+        // No code that can panic runs under the lock, so a poisoned one is still in order.
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inbox for Door {
+    fn accept<'p>(&self, call: Call<'p>) -> Result<Reply, Undelivered<'p>> {
+        let (ready, charge) = (Cell::new(self.spare().remove(call.target)), Cell::new(None));
+        AppInbox { app: &self.app, ready, charge }.accept(call)
+    }
+
+    fn rest(&self, target: &str) {
+        if self.app.function(target).is_none() || self.spare().contains_key(target) {
+            return;
+        }
+        // A sandbox that can't be made is none: the next call says why.
+        if let Ok(ready) = self.app.prepare(target) {
+            let surplus = self.spare().insert(target.to_owned(), ready.0);
+            drop(surplus);
         }
     }
 }
@@ -66,6 +107,7 @@ fn run<'p>(
     app: &Arc<App>,
     function: &Arc<Function>,
     ready: Option<Instance>,
+    charge: Option<WindowBytes>,
     call: Call<'p>,
 ) -> Result<Reply, Undelivered<'p>> {
     let running = app.shared.ticker.run();
@@ -77,7 +119,7 @@ fn run<'p>(
         Ok(instance) => instance,
         Err(fault) => return Err(Undelivered::before(fault, call.payload)),
     };
-    instance.begin(call.deadline, call.depth);
+    instance.begin(call.deadline, call.depth, charge);
     let traffic = instance.receive(call.payload)?;
     let entered = Instant::now();
     let handover = entered.saturating_duration_since(call.since);

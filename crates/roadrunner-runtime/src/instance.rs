@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use roadrunner_abi::{export, unpack};
+use roadrunner_abi::{export, limit, unpack};
 use roadrunner_buffer::{BufferError, Sealed, Traffic, round_to_pages};
 use roadrunner_transport::{Account, Fault, Lender, Payload, Reply, Undelivered};
 use wasmtime::{
@@ -14,15 +14,23 @@ use wasmtime::{
 };
 use wasmtime_wasi::I32Exit;
 
-use crate::app::App;
+use crate::app::{App, WindowBytes};
 use crate::deadline;
 use crate::function::{AllocateShape, AllocatorShape, Entry, Function};
 use crate::host::{HostState, Stop};
 use crate::memory::{Allocate, Allocator, Guest, GuestError, LinearMemory};
+use crate::streams::{Response, Streams};
 use crate::wasi::Wasi;
 
 /// Frames of a trap that its message names.
 const FRAMES: usize = 4;
+
+/// Bytes of the reason for a trap that its message keeps: a sentence and the frames' names, which a
+/// module can choose as long as it likes.
+const REASON_BYTES: usize = 1024;
+
+/// Room in a message for the sentence around name, reason and the function's own words.
+const SENTENCE_BYTES: usize = 64;
 
 /// Most linear memory, besides the payload, that a producer's sandbox may hold on to while the
 /// consumer runs; a larger one goes before.
@@ -52,7 +60,7 @@ enum Input {
 /// Where the response is.
 enum Output {
     Memory { ptr: u32, len: u32 },
-    Stdout(bytes::Bytes),
+    Stdout(Response),
 }
 
 impl Instance {
@@ -85,13 +93,15 @@ impl Instance {
         Arc::ptr_eq(&self.function, function)
     }
 
-    /// Its call begins: it is stopped at the deadline or when the function's own time is over.
-    pub(crate) fn begin(&mut self, deadline: Instant, depth: u32) {
+    /// Its call begins: it is stopped at the deadline or when the function's own time is over. What
+    /// its payload has been charged is for the payload's window.
+    pub(crate) fn begin(&mut self, deadline: Instant, depth: u32, charge: Option<WindowBytes>) {
         let deadline = deadline.min(Instant::now() + self.function.spec.timeout);
         deadline::arm(&mut self.store, deadline);
         let state = self.store.data_mut();
         state.deadline = deadline;
         state.depth = depth;
+        state.arriving = charge;
     }
 
     /// Finds the memory and the allocator, and runs `_initialize`.
@@ -139,16 +149,20 @@ impl Instance {
             }),
             Payload::Held(mut reply) => {
                 let landed = match reply.payload() {
-                    Ok(sealed) => self.receive_one(sealed).map_err(|(fault, _)| fault),
-                    Err(source) => Err(self.hand_over_fault(source)),
+                    Ok(sealed) => {
+                        self.receive_one(sealed).map_err(|(fault, left)| (fault, left.is_some()))
+                    }
+                    Err(source) => Err((self.hand_over_fault(source), true)),
                 };
-                let traffic = match landed {
-                    Ok(traffic) => traffic,
-                    Err(fault) => return Err(Undelivered::before(fault, Payload::Held(reply))),
-                };
-                let heap = reply.account.memory_peak.saturating_sub(reply.len() as u64);
-                self.donor = (heap <= DONOR_BYTES).then_some(reply);
-                Ok(traffic)
+                match landed {
+                    Ok(traffic) => {
+                        self.donor = (reply.besides() <= DONOR_BYTES).then_some(reply);
+                        Ok(traffic)
+                    }
+                    Err((fault, true)) => Err(Undelivered::before(fault, Payload::Held(reply))),
+                    // It left the memory that it lay in: a second time would give zeros.
+                    Err((fault, false)) => Err(Undelivered::after(fault)),
+                }
             }
             Payload::Many(parts) => self.receive_many(parts).map_err(Undelivered::after),
         }
@@ -159,7 +173,7 @@ impl Instance {
         sealed: Sealed<'p>,
     ) -> Result<Traffic, (Fault, Option<Sealed<'p>>)> {
         match &self.function.shape.entry {
-            Entry::Command(_) => self.receive_stdin(sealed).map_err(|fault| (fault, None)),
+            Entry::Command(_) => self.receive_stdin(sealed),
             Entry::Handler { one: Some(_), .. } => match self.guest().land(sealed) {
                 Ok((ptr, len, traffic)) => {
                     self.input = Input::One { ptr, len };
@@ -214,16 +228,32 @@ impl Instance {
         Ok(traffic)
     }
 
-    fn receive_stdin(&mut self, sealed: Sealed<'_>) -> Result<Traffic, Fault> {
-        let home = self.store.data().app.home().clone();
-        let detached = sealed.detach(&home);
-        let (sealed, copied) = detached.map_err(|source| self.hand_over_fault(source))?;
+    fn receive_stdin<'p>(
+        &mut self,
+        sealed: Sealed<'p>,
+    ) -> Result<Traffic, (Fault, Option<Sealed<'p>>)> {
         let state = self.store.data_mut();
-        let (spec, limit) = (&state.function.spec, state.app.payload_limit());
-        let (wasi, read) = Wasi::command(spec, state.epoch, sealed, limit)?;
+        let app = Arc::clone(&state.app);
+        let mut charge = state.arriving.take();
+        if charge.is_none() && app.home().break_even.moves(sealed.len()) {
+            // What would be a handler's window counts as one.
+            charge = round_to_pages(sealed.len()).and_then(|pages| app.charge(pages));
+            if charge.is_none() {
+                let error = GuestError::Limit("the window bytes of an app");
+                return Err((self.landing_fault(error, sealed.len()), Some(sealed)));
+            }
+        }
+        let refused = |source| (self.hand_over_fault(source), None);
+        let (sealed, copied) = sealed.detach(app.home()).map_err(refused)?;
+        // Maps shared pages now, where a refusal has a name.
+        sealed.bytes().map_err(refused)?;
+        let state = self.store.data_mut();
+        let spec = &state.function.spec;
+        let streams = Streams::new(app, spec.backing, sealed, charge);
+        let wasi = Wasi::command(spec, state.epoch, streams).map_err(|fault| (fault, None))?;
         state.wasi = Some(wasi);
         self.input = Input::Stdin;
-        Ok(copied + read)
+        Ok(copied)
     }
 
     /// Calls the entry point and notes where the response is.
@@ -256,16 +286,17 @@ impl Instance {
             match error.downcast_ref::<I32Exit>() {
                 Some(I32Exit(0)) => {}
                 Some(I32Exit(code)) => {
-                    let said = self.store.data_mut().stderr();
+                    let said = self.store.data().stderr();
+                    let said = last(said.trim_end(), said_bytes());
                     let colon = if said.is_empty() { "" } else { ": " };
-                    let message = format!("it exited with code {code}{colon}{}", said.trim_end());
+                    let message = format!("it exited with code {code}{colon}{said}");
                     return Err(Stop::Failed(message).into());
                 }
                 None => return Err(error),
             }
         }
-        let stdout = self.store.data_mut().wasi.as_mut().map(|wasi| wasi.stdout());
-        self.output = Output::Stdout(stdout.unwrap_or_default());
+        let response = self.store.data_mut().streams().map(Streams::take_response);
+        self.output = Output::Stdout(response.unwrap_or_default());
         Ok(())
     }
 
@@ -295,6 +326,7 @@ impl Instance {
         // Calls that nobody waited for end with the invocation, not with its response.
         state.tickets.clear();
         account.memory_peak = state.memory_peak;
+        account.traffic += state.streams().map(|it| it.traffic()).unwrap_or_default();
         let hops = std::mem::take(&mut state.hops);
         let parts = std::mem::take(&mut self.parts);
         let mut reply = Reply::new(Box::new(self), account, hops);
@@ -334,7 +366,18 @@ impl Instance {
     }
 
     fn fault(&self, error: wasmtime::Error) -> Fault {
-        fault_of(&self.function, error)
+        match fault_of(&self.function, error) {
+            // Runtimes of most languages say on standard error why they give up.
+            Fault::Trapped { function, reason } => {
+                let said = self.store.data().stderr();
+                let reason = first(&reason, REASON_BYTES);
+                let said = last(said.trim(), said_bytes() - reason.len());
+                let reason =
+                    if said.is_empty() { reason.into() } else { format!("{said}\n({reason})") };
+                Fault::Trapped { function, reason }
+            }
+            fault => fault,
+        }
     }
 }
 
@@ -354,6 +397,21 @@ fn fault_of(function: &Function, error: wasmtime::Error) -> Fault {
             Fault::Trapped { function: name, reason: reason + &frames }
         }
     }
+}
+
+/// How much of a function's own words a message has room for, beside what says whose they are.
+fn said_bytes() -> usize {
+    (limit::MESSAGE_BYTES - limit::NAME_BYTES) as usize - SENTENCE_BYTES
+}
+
+/// The beginning of a text, at most `len` bytes of it.
+pub(crate) fn first(text: &str, len: usize) -> &str {
+    &text[..text.floor_char_boundary(len)]
+}
+
+/// The end of a text, at most `len` bytes of it.
+fn last(text: &str, len: usize) -> &str {
+    &text[text.ceil_char_boundary(text.len().saturating_sub(len))..]
 }
 
 fn timed_out(function: String, timeout: Duration) -> Fault {
@@ -386,13 +444,22 @@ impl Lender for Instance {
     fn len(&self) -> usize {
         match &self.output {
             Output::Memory { len, .. } => *len as usize,
-            Output::Stdout(bytes) => bytes.len(),
+            Output::Stdout(response) => response.len(),
+        }
+    }
+
+    fn besides(&self) -> u64 {
+        let all = self.store.data().memory_peak;
+        match &self.output {
+            Output::Memory { len, .. } => all.saturating_sub((*len).into()),
+            // The response never lay in linear memory.
+            Output::Stdout(_) => all,
         }
     }
 
     fn lend(&mut self) -> Result<Sealed<'_>, BufferError> {
-        let (ptr, len) = match &self.output {
-            Output::Stdout(bytes) => return Ok(Sealed::borrowed(bytes)),
+        let (ptr, len) = match &mut self.output {
+            Output::Stdout(response) => return response.lend(self.store.data().app.home()),
             Output::Memory { ptr, len } => (*ptr, *len),
         };
         // `run` found the response in linear memory; only the kernel can refuse now.

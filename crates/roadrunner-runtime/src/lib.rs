@@ -30,16 +30,20 @@ mod instance;
 mod memory;
 mod route;
 mod sleep;
+mod streams;
 mod wasi;
 mod workers;
 
-pub use app::{App, Ready, Runtime};
+pub use app::{App, Bounds, Ready, Runtime};
 pub use config::{Cache, Config};
 pub use error::LoadError;
 pub use function::{FunctionSpec, Inspection, Kind, ModuleSource, WasiDir, WasiSpec};
+pub use route::Remote;
 pub use workers::Ticket;
 
-pub use roadrunner_buffer::{Backing, BreakEven, BufferError, Home, PoolLimits, Sealed, Traffic};
+pub use roadrunner_buffer::{
+    Backing, BreakEven, BufferError, Draft, Home, PoolLimits, Sealed, Traffic,
+};
 pub use roadrunner_transport::{
-    Account, Call, Fault, Hop, Lender, Mode, Payload, Reply, Undelivered,
+    Account, Call, Fault, Hop, Inbox, Lender, Mode, Payload, Reply, Terms, Trust, Undelivered,
 };

@@ -404,8 +404,9 @@ impl Guest<'_> {
             return Ok((0, 0, Traffic::default()));
         }
         let app = self.app();
+        let arriving = self.0.data_mut().arriving.take();
         if app.home().break_even.moves(len) {
-            return self.land_window(sealed, len32, &app);
+            return self.land_window(sealed, len32, &app, arriving);
         }
         let raw = match self.allocate(len32) {
             Ok(raw) => raw,
@@ -419,11 +420,13 @@ impl Guest<'_> {
         sealed: Sealed<'p>,
         len: u32,
         app: &App,
+        arriving: Option<WindowBytes>,
     ) -> Result<(u32, u32, Traffic), (GuestError, Sealed<'p>)> {
         let Some(pages) = round_to_pages(sealed.len()) else {
             return Err((GuestError::Fault, sealed));
         };
-        let Some(charge) = app.charge(pages) else {
+        let arriving = arriving.filter(|charge| charge.is_for(pages));
+        let Some(charge) = arriving.or_else(|| app.charge(pages)) else {
             return Err((GuestError::Limit("the window bytes of an app"), sealed));
         };
         let (raw, place) = match self.place(pages) {

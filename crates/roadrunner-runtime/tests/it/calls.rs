@@ -1,12 +1,14 @@
 //! `call`, `submit` and `wait`: what they answer, who keeps the payload, what is counted.
 
-use std::time::Duration;
+use std::fs;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
 
 use roadrunner_abi::{Errno, limit};
-use roadrunner_runtime::{Backing, Config, Fault, Runtime};
+use roadrunner_runtime::{Backing, Config, Fault, Payload, Runtime, Sealed, WasiDir};
 
 use crate::support::{
-    ECHO, answers, app_of, ask, code, config, guest, load, pattern, runtime, send, spec,
+    ECHO, answers, app_of, ask, bytes_of, code, config, guest, load, pattern, runtime, send, spec,
     still_works, words_of,
 };
 
@@ -151,6 +153,22 @@ fn a_failure_names_its_message() {
 }
 
 #[test]
+fn a_message_is_cut_between_characters() {
+    // 1365 characters of three bytes, of which 1357 fit behind 24 bytes of the host's.
+    let failing = "(local.set $a (call $allocate (i32.const 4096)))
+        (loop $next
+          (i32.store (i32.add (local.get $a) (local.get $b)) (i32.const 0xac82e2))
+          (local.set $b (i32.add (local.get $b) (i32.const 3)))
+          (br_if $next (i32.lt_u (local.get $b) (i32.const 4095))))
+        (call $fail (local.get $a) (i32.const 4095))";
+    let main = "(drop (call $peer (i32.const 0) (i32.const 0) (i32.const 0)))
+                (return (call $pack (call $out_ptr) (call $out_len)))";
+    let said = ask(&app_of(main, failing), "main", b"").unwrap();
+    let expected = format!("function `peer` failed: {}", "\u{20ac}".repeat(1357));
+    assert_eq!(String::from_utf8(said).unwrap(), expected);
+}
+
+#[test]
 fn the_response_of_a_call_is_a_buffer_and_nothing_is_copied() {
     let body = "(call $put (call $peer (local.get $ptr) (local.get $len) (i32.const 0)))
                 (return (call $pack (call $out_ptr) (call $out_len)))";
@@ -225,6 +243,73 @@ fn tickets_are_bounded_and_survive_a_bad_out() {
     let app = app_of(&body, ECHO);
     assert_eq!(answers(&app, b"x"), [tickets + 1, limit, fault, 0, 1, bad, bad]);
     still_works(&app);
+}
+
+/// What a function imports to make a file: a run that leaves a trace.
+const PATH_OPEN: &str = r#"(import "wasi_snapshot_preview1" "path_open" (func $open
+    (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))"#;
+
+#[test]
+fn a_call_that_nobody_waited_for_does_not_begin_after_the_response() {
+    let dir = tempfile::tempdir().unwrap();
+    let ran = || fs::read_dir(dir.path()).unwrap().count();
+    let creates = "(call $put (call $open (i32.const 3) (i32.const 0) (i32.const 1024)
+        (i32.const 4) (i32.const 1) (i64.const 64) (i64.const 0) (i32.const 0) (i32.const 32)))";
+    let peer = guest(creates).replace("(module", &format!("(module {PATH_OPEN}"));
+    let mut peer = spec("peer", peer);
+    let granted = WasiDir { path: dir.path().into(), write: true };
+    peer.wasi.dirs.insert("/".into(), granted);
+    let submits = "(call $put (call $send (i32.const 0) (i32.const 0) (i32.const 0)))";
+    let runtime = Runtime::new(Config { workers: 1, ..config() }).unwrap();
+    let specs = vec![spec("main", guest(submits)), peer, spec("echo", guest(ECHO))];
+    let app = load(&runtime, specs);
+    let beside = |done: Box<dyn FnOnce() + Send>| {
+        app.spawn("echo".into(), Payload::One(Sealed::empty()), move |_| done())
+    };
+
+    // The one worker is busy from before the call is submitted until the response is there.
+    let ((busy, is_busy), (go_on, goes_on)) = (channel(), channel::<()>());
+    let first = beside(Box::new(move || {
+        busy.send(()).unwrap();
+        let _ = goes_on.recv();
+    }));
+    is_busy.recv().unwrap();
+    let mut reply = send(&app, "main", b"").unwrap();
+    assert_eq!(bytes_of(&mut reply), [1, 0, 0, 0], "a ticket");
+    // Its turn comes after that of the submitted call.
+    let (done, is_done) = channel();
+    let last = beside(Box::new(move || done.send(()).unwrap()));
+    drop(go_on);
+    is_done.recv().unwrap();
+    assert_eq!(ran(), 0, "the submitted call ran after the response");
+
+    drop((reply, first, last));
+    assert_eq!(ask(&app, "peer", b"").unwrap(), [0; 4]);
+    assert_eq!(ran(), 1, "a call that runs is seen");
+}
+
+#[test]
+fn the_wait_for_a_worker_is_part_of_a_hand_over() {
+    let runtime = Runtime::new(Config { workers: 1, ..config() }).unwrap();
+    let app = load(&runtime, vec![spec("echo", guest(ECHO))]);
+    let ((busy, is_busy), (go_on, goes_on)) = (channel(), channel::<()>());
+    let first = app.spawn("echo".into(), Payload::One(Sealed::empty()), move |_| {
+        busy.send(()).unwrap();
+        let _ = goes_on.recv();
+    });
+    is_busy.recv().unwrap();
+    let (done, is_done) = channel();
+    let second = app.spawn("echo".into(), Payload::One(Sealed::empty()), move |ended| {
+        done.send(ended.map(|reply| reply.account.handover)).unwrap();
+    });
+    let spawned = Instant::now();
+    // Longer than an empty call takes, so that leaving the wait out is seen.
+    std::thread::sleep(Duration::from_millis(300));
+    let waited = spawned.elapsed();
+    drop(go_on);
+    let handover = is_done.recv().unwrap().unwrap();
+    assert!(handover >= waited, "{handover:?} of a payload that waited {waited:?}");
+    drop((first, second));
 }
 
 #[test]

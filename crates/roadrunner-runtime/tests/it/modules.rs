@@ -1,5 +1,10 @@
 //! Modules that are not functions: each is refused with what is wrong and what to write instead.
 
+use std::fs;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::{Duration, Instant};
+
 use roadrunner_runtime::{Fault, LoadError, ModuleSource};
 
 use crate::support::{ECHO, ask, guest, load, module, pattern, runtime, source, spec, still_works};
@@ -112,6 +117,53 @@ fn precompiled_code_that_is_damaged_is_refused() {
 }
 
 #[test]
+fn machine_code_is_taken_under_its_own_name_only() {
+    let runtime = runtime();
+    let code = runtime.precompile(&source(guest(ECHO))).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| {
+        let path = dir.path().join(name);
+        fs::write(&path, &code).unwrap();
+        ModuleSource::File(path)
+    };
+    let bytes = |name: &str, bytes: &[u8]| {
+        let bytes = bytes.to_vec().into();
+        ModuleSource::Bytes { name: name.into(), bytes }
+    };
+    let load_it = |module: &ModuleSource| {
+        let mut it = spec("echo", "");
+        it.module = module.clone();
+        runtime.load(vec![it])
+    };
+    still_works(&load_it(&file("it.cwasm")).unwrap());
+    // The engine's own image, without the checksum behind it, and what only begins as one.
+    let (image, damaged) = (&code[..code.len() - 32], &code[..code.len() / 2]);
+    for module in [
+        file("it.wasm"),
+        file("it"),
+        file("it.cwasm.wat"),
+        file("cwasm"),
+        bytes("it.wasm", &code),
+        bytes("it", &code),
+        bytes("it.wasm", image),
+        bytes("it.wasm", damaged),
+        bytes("it.wasm", b"\x7fELF"),
+    ] {
+        let (_, error) = load_it(&module).unwrap_err();
+        for error in
+            [error, runtime.inspect(&module).unwrap_err(), runtime.precompile(&module).unwrap_err()]
+        {
+            // It names the name: nobody looked at the code, whole or damaged.
+            assert!(
+                matches!(&error, LoadError::Precompiled { reason, .. }
+                if reason.contains("does not end in .cwasm")),
+                "{module:?}: {error}"
+            );
+        }
+    }
+}
+
+#[test]
 fn unknown_imports_are_named() {
     for (wat, part) in [
         (r#"(import "env" "secret" (func))"#, "secret"),
@@ -166,6 +218,34 @@ fn an_initialize_that_traps_with_windows_is_a_trap() {
              (unreachable))"#
     ));
     assert!(matches!(fault, Fault::Trapped { .. }), "{fault}");
+}
+
+/// The end of work that would not end if time stood still for it.
+fn end_of<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, end) = channel();
+    thread::spawn(move || done.send(work()));
+    end.recv_timeout(Duration::from_secs(60)).expect("it is not stopped")
+}
+
+#[test]
+fn an_initialize_for_ever_is_stopped_before_and_ahead_of_a_call() {
+    // An app in a runtime of its own, where nothing has run yet.
+    let idle = || {
+        let initialize = r#"(func (export "_initialize") (loop $for_ever (br $for_ever)))"#;
+        let mut main = spec("main", module(&format!("{HANDLE} {initialize}")));
+        main.timeout = Duration::from_millis(20);
+        load(&runtime(), vec![main])
+    };
+    let (called, prepared, ahead) = (idle(), idle(), idle());
+    // After a second without a function the thread that makes time pass for functions sleeps.
+    thread::sleep(Duration::from_secs(2));
+    let fault = end_of(move || ask(&called, "main", b"x").unwrap_err());
+    assert!(matches!(fault, Fault::TimedOut { .. }), "{fault}");
+    let fault = end_of(move || prepared.prepare("main").unwrap_err());
+    assert!(matches!(fault, Fault::TimedOut { .. }), "{fault}");
+    let patience = Instant::now() + Duration::from_secs(60);
+    let made = end_of(move || ahead.prepare_ahead("main").join(patience));
+    assert!(matches!(made, Some(None)), "{made:?}");
 }
 
 #[test]

@@ -8,9 +8,12 @@ use crate::support::{
     ECHO, MOVES, ask, bytes_of, guest, load, pattern, runtime, send, spec, words,
 };
 
-const IMPORTS: &str = r#"
+pub(crate) const IMPORTS: &str = r#"
   (import "wasi_snapshot_preview1" "fd_read" (func $fd_read (param i32 i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_close" (func $close (param i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_renumber" (func $renumber (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_seek" (func $seek (param i32 i64 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
   (import "wasi_snapshot_preview1" "args_sizes_get" (func $args_sizes (param i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "args_get" (func $args (param i32 i32) (result i32)))
@@ -28,42 +31,40 @@ const TOOLS: &str = r#"
   (func $write (param $fd i32) (param $ptr i32) (param $len i32) (result i32)
     (i32.store (i32.const 0) (local.get $ptr)) (i32.store (i32.const 4) (local.get $len))
     (call $fd_write (local.get $fd) (i32.const 0) (i32.const 1) (i32.const 8)))
+  (func $read (param $fd i32) (param $ptr i32) (param $len i32) (result i32)
+    (i32.store (i32.const 0) (local.get $ptr)) (i32.store (i32.const 4) (local.get $len))
+    (call $fd_read (local.get $fd) (i32.const 0) (i32.const 1) (i32.const 8)))
   (func $word (param $word i32)
     (i32.store (i32.const 16) (local.get $word))
     (drop (call $write (i32.const 1) (i32.const 16) (i32.const 4))))
   ;; Copies stdin to stdout.
   (func $cat
     (block $over (loop $next
-      (i32.store (i32.const 0) (i32.const 65536)) (i32.store (i32.const 4) (i32.const 65536))
-      (br_if $over (call $fd_read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 8)))
+      (br_if $over (call $read (i32.const 0) (i32.const 65536) (i32.const 65536)))
       (br_if $over (i32.eqz (i32.load (i32.const 8))))
       (drop (call $write (i32.const 1) (i32.const 65536) (i32.load (i32.const 8))))
       (br $next))))
 "#;
 
-fn command(code: &str) -> FunctionSpec {
-    let wat =
-        format!(r#"(module {IMPORTS} {TOOLS} (func (export "_start") (local $a i32) {code}))"#);
-    spec("main", wat)
+pub(crate) fn command(code: &str) -> FunctionSpec {
+    spec("main", command_text(code))
 }
 
-fn run(spec: FunctionSpec, stdin: &[u8]) -> Result<Vec<u8>, Fault> {
+fn command_text(code: &str) -> String {
+    format!(r#"(module {IMPORTS} {TOOLS} (func (export "_start") (local $a i32) {code}))"#)
+}
+
+pub(crate) fn run(spec: FunctionSpec, stdin: &[u8]) -> Result<Vec<u8>, Fault> {
     ask(&load(&runtime(), vec![spec]), "main", stdin)
 }
 
 #[test]
 fn a_command_reads_its_payload_and_answers_its_output() {
-    let app = load(&runtime(), vec![command("(call $cat)"), spec("echo", guest(ECHO))]);
+    let app = load(&runtime(), vec![command("(call $cat)")]);
     for len in [0, 1, MOVES - 1, MOVES, 1_000_003] {
         let sent = pattern(len);
         assert!(ask(&app, "main", &sent).unwrap() == sent, "{len} bytes");
     }
-    // One copy in, counted at the command, and one out, counted where it lands.
-    let reply = send(&app, "main", &pattern(100_000)).unwrap();
-    assert!(reply.account.traffic.copied >= 100_000);
-    let payload = roadrunner_runtime::Payload::Held(reply);
-    let next = app.call("echo", payload, std::time::Instant::now()).unwrap();
-    assert_eq!(next.account.traffic.copied, 100_000);
 }
 
 #[test]
@@ -76,6 +77,54 @@ fn exit_codes_tell_success_from_failure() {
     };
     assert!(message.contains("code 3") && message.contains("peer"), "{message}");
     assert!(matches!(run(command("(unreachable)"), b""), Err(Fault::Trapped { .. })));
+}
+
+#[test]
+fn what_a_function_said_before_it_trapped_is_in_its_fault() {
+    let says = "(i32.store (i32.const 0) (i32.const 1024)) (i32.store (i32.const 4) (i32.const 4))
+                (drop (call $fd_write (i32.const 2) (i32.const 0) (i32.const 1) (i32.const 8)))
+                (unreachable)";
+    let handler = guest(says).replace("(module", &format!("(module {IMPORTS}"));
+    for spec in [command(says), spec("main", handler)] {
+        let Err(Fault::Trapped { reason, .. }) = run(spec, b"") else { panic!("it did not trap") };
+        assert!(reason.starts_with("peer\n(wasm trap: wasm `unreachable`"), "{reason}");
+    }
+}
+
+#[test]
+fn a_caller_is_told_the_end_of_what_was_said_and_the_reason() {
+    // Three-byte characters from 65536 on, the one that ends the flood is another.
+    let says = |end: &str| {
+        format!(
+            "(local.set $a (i32.const 65536))
+             (loop $next
+               (i32.store (local.get $a) (i32.const 0xac82e2))
+               (local.set $a (i32.add (local.get $a) (i32.const 3)))
+               (br_if $next (i32.lt_u (local.get $a) (i32.const 125536))))
+             (i32.store (local.get $a) (i32.const 0xa582e2))
+             (drop (call $write (i32.const 2) (i32.const 65536) (i32.const 60003)))
+             {end}"
+        )
+    };
+    let calls = "(drop (call $peer (i32.const 0) (i32.const 0) (i32.const 0)))
+        (return (call $pack (call $out_ptr) (call $out_len)))";
+    let long = format!("(func ${}", "f".repeat(50_000));
+    let (traps, exits) = (says("(unreachable)"), says("(call $exit (i32.const 3))"));
+    let reason = "(wasm trap: wasm `unreachable` ";
+    let cases = [
+        ("(func", &traps, "trapped: \u{20ac}", reason, ")"),
+        (&long, &traps, "trapped: \u{20ac}", reason, "ffff)"),
+        ("(func", &exits, "failed: it exited with code 3: ", "3: \u{20ac}", "\u{20ac}\u{20a5}"),
+    ];
+    for (func, code, start, what, end) in cases {
+        let start_of = format!(r#"{func} (export "_start")"#);
+        let wat = command_text(code).replace(r#"(func (export "_start")"#, &start_of);
+        let app = load(&runtime(), vec![spec("main", guest(calls)), spec("peer", wat)]);
+        let said = String::from_utf8(ask(&app, "main", b"").unwrap()).unwrap();
+        assert!(said.starts_with(&format!("function `peer` {start}")), "{said}");
+        assert!(said.ends_with(end) && said.contains(what), "{said}");
+        assert!(said.len() <= 4096 && said.contains("\u{20ac}\u{20a5}"), "{} bytes", said.len());
+    }
 }
 
 #[test]
@@ -120,7 +169,7 @@ fn a_variable_is_there_as_granted() {
 }
 
 /// Opens `peer` in the first directory, for reading or, made anew, for writing, and keeps the errno.
-fn open(write: bool) -> String {
+pub(crate) fn open(write: bool) -> String {
     let (flags, rights) = if write { (9, 0x40) } else { (0, 0x02) };
     format!(
         "(call $open (i32.const 3) (i32.const 0) (i32.const 1024) (i32.const 4) (i32.const {flags})
@@ -139,8 +188,7 @@ fn directories_are_there_as_granted_to_commands_and_handlers() {
     };
     let shows = format!(
         "(call $word {read})
-         (i32.store (i32.const 0) (i32.const 128)) (i32.store (i32.const 4) (i32.const 16))
-         (drop (call $fd_read (i32.load (i32.const 48)) (i32.const 0) (i32.const 1) (i32.const 8)))
+         (drop (call $read (i32.load (i32.const 48)) (i32.const 128) (i32.const 16)))
          (drop (call $write (i32.const 1) (i32.const 128) (i32.const 7)))"
     );
     let mut cat = command(&shows);
