@@ -66,6 +66,7 @@ pub(crate) fn build(
         last: FunctionIndex(last),
         functions: functions.collect(),
         nodes: nodes.into_iter().map(|(name, address)| Node { name, address }).collect(),
+        result_leaves: false,
     })
 }
 

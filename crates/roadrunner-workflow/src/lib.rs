@@ -6,6 +6,8 @@
 //!      -> graph.rs      names, cycles, reachability   -> Workflow: nothing in it can be wrong
 //!      -> plan.rs       order, inputs, backing        -> Plan: what the executor walks through
 //!      -> run.rs        the executor
+//!
+//! names of workflows and functions -> catalog.rs -> what a node runs when one is called
 //! ```
 //!
 //! Parsing asks the file system through one closure only (does this module exist?), so a
@@ -38,6 +40,8 @@
 //! The crate knows nothing of Wasm or of transports; the manifest's reference is `docs/manifest.md`.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "run")]
+mod catalog;
 mod error;
 mod fields;
 mod function;
@@ -50,10 +54,12 @@ mod run;
 pub mod units;
 mod workflow;
 
+#[cfg(feature = "run")]
+pub use catalog::{Catalog, Clash, Names};
 pub use error::{ManifestError, Problem, Problems};
 pub use plan::{Backing, Edge, Plan, Step};
 #[cfg(feature = "run")]
-pub use run::{Executable, Finished, PrepareError, RunError};
+pub use run::{Executable, Finished, Place, PrepareError, RunError};
 pub use workflow::{
     Dir, Found, Function, FunctionIndex, Node, NodeIndex, Placement, Wasi, Workflow,
 };

@@ -44,9 +44,10 @@ pub struct Edge {
 pub enum Backing {
     /// Private pages, which move from window to window: one consumer, in the same process.
     Private,
-    /// A memfd, which can be mapped several times or leave the process: several consumers, or
-    /// one in another place.
+    /// A memfd, which can be mapped several times: several consumers, here or in other processes.
     Shared,
+    /// A memfd that goes to one consumer in another process and comes back for the next payload.
+    Passed,
 }
 
 impl Plan {
@@ -106,25 +107,51 @@ fn order(workflow: &Workflow) -> Vec<FunctionIndex> {
 }
 
 fn backings(workflow: &Workflow) -> Vec<Backing> {
-    let mut shared: Vec<bool> =
-        workflow.functions().iter().map(|function| goes_out(workflow, function)).collect();
-    // A reply goes to whoever called, one at a time: only callers elsewhere need a memfd.
+    let mut backings: Vec<Backing> =
+        workflow.functions().iter().map(|function| of_output(workflow, function)).collect();
+    let mut pass = |function: FunctionIndex| {
+        let backing = &mut backings[function.get()];
+        if *backing == Backing::Private {
+            *backing = Backing::Passed;
+        }
+    };
+    // A reply goes to whoever called, one at a time: only callers in other processes need a memfd.
     for caller in workflow.functions() {
         for &callee in &caller.calls {
-            shared[callee.get()] |= workflow[callee].placement != caller.placement;
+            if by_descriptor(&workflow[callee].placement, &caller.placement) {
+                pass(callee);
+            }
         }
     }
     // The result goes to the process that runs the workflow.
-    shared[workflow.last().get()] |= workflow[workflow.last()].placement != Placement::Local;
-    shared
-        .into_iter()
-        .map(|shared| if shared { Backing::Shared } else { Backing::Private })
-        .collect()
+    let (last, placement) = (workflow.last(), &workflow[workflow.last()].placement);
+    if workflow.result_leaves && *placement == Placement::Local {
+        // To whoever called, who is of no trust domain.
+        backings[last.get()] = Backing::Shared;
+    } else if by_descriptor(placement, &Placement::Local) {
+        pass(last);
+    }
+    backings
 }
 
-fn goes_out(workflow: &Workflow, function: &Function) -> bool {
-    let elsewhere = |&to: &FunctionIndex| workflow[to].placement != function.placement;
-    function.next.len() > 1 || function.next.iter().any(elsewhere)
+fn of_output(workflow: &Workflow, function: &Function) -> Backing {
+    let elsewhere =
+        |&to: &FunctionIndex| by_descriptor(&function.placement, &workflow[to].placement);
+    match function.next[..] {
+        [] | [_] if !function.next.iter().any(elsewhere) => Backing::Private,
+        [_] => Backing::Passed,
+        _ => Backing::Shared,
+    }
+}
+
+/// Whether a payload leaves `from` as a descriptor. What one node sends to another goes as bytes,
+/// from any pages. A process sends it to the one that runs the workflow, wherever it goes then.
+fn by_descriptor(from: &Placement, to: &Placement) -> bool {
+    match (from, to) {
+        (from, to) if from == to => false,
+        (Placement::Node(_), _) | (Placement::Local, Placement::Node(_)) => false,
+        _ => true,
+    }
 }
 
 #[cfg(test)]
@@ -191,8 +218,17 @@ mod tests {
             ("f", &[], &[], "node:far"),
         ]);
         let backings: Vec<_> = workflow.plan().steps().iter().map(|step| step.backing).collect();
-        use Backing::{Private, Shared};
-        assert_eq!(backings, [Shared, Private, Shared, Shared, Private, Shared]);
+        use Backing::{Passed, Private};
+        assert_eq!(backings, [Passed, Private, Passed, Passed, Private, Private]);
+    }
+
+    #[test]
+    fn a_result_for_another_process_is_shared() {
+        let mut workflow = workflow(&[("a", &["b"], &[], "local"), ("b", &[], &[], "local")]);
+        assert_eq!(backing_of(&workflow, "b"), Backing::Private);
+        workflow.hand_result_out();
+        assert_eq!(backing_of(&workflow, "b"), Backing::Shared);
+        assert_eq!(backing_of(&workflow, "a"), Backing::Private);
     }
 
     #[test]
@@ -206,7 +242,7 @@ mod tests {
         assert_eq!(order_of(&workflow), ["main"]);
         assert_eq!(backing_of(&workflow, "main"), Backing::Private);
         assert_eq!(backing_of(&workflow, "near"), Backing::Private);
-        assert_eq!(backing_of(&workflow, "both"), Backing::Shared);
-        assert_eq!(backing_of(&workflow, "gpu"), Backing::Shared);
+        assert_eq!(backing_of(&workflow, "both"), Backing::Passed);
+        assert_eq!(backing_of(&workflow, "gpu"), Backing::Passed);
     }
 }

@@ -5,14 +5,17 @@
 //! on the calling thread while it has nothing else to do. Responses that wait for others at a
 //! fan-in leave their sandboxes, so that those can go.
 
+use std::collections::HashMap;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use roadrunner_runtime::{
-    Account, App, Fault, FunctionSpec, Home, Hop, LoadError, Mode, ModuleSource, Payload, Ready,
-    Reply, Runtime, Sealed, Ticket, Traffic, Undelivered, WasiDir, WasiSpec,
+    Account, App, Bounds, BufferError, Call, Fault, FunctionSpec, Home, Hop, LoadError, Mode,
+    ModuleSource, Payload, Ready, Remote, Reply, Runtime, Sealed, Terms, Ticket, Traffic,
+    Undelivered, WasiDir, WasiSpec,
 };
 
 use crate::plan::{Backing, Edge, Plan};
@@ -20,6 +23,9 @@ use crate::workflow::{Function, FunctionIndex, Placement, Workflow};
 
 /// How long a payload waits for a sandbox that is being made ahead, before it gets one of its own.
 const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Time of a run whose caller names none: each call of a function has the runtime's longest time.
+const UNBOUNDED: Duration = Duration::from_hours(24 * 365);
 
 /// Who sends the workflow's input, in reports.
 const INPUT: &str = "input";
@@ -36,13 +42,13 @@ pub enum PrepareError {
         /// Why.
         source: LoadError,
     },
-    /// A function is placed where this version can't run it.
-    #[error(
-        "function `{function}` has a `placement` outside this process, which this version does not run; write placement = \"local\""
-    )]
+    /// There is no way to where a function is placed.
+    #[error("function `{function}` is placed where there is no way to from here: {placement}")]
     Placement {
         /// Its name.
         function: String,
+        /// Its placement, as the manifest says it.
+        placement: String,
     },
 }
 
@@ -67,6 +73,31 @@ pub struct Finished {
     pub total: Duration,
 }
 
+/// Where a workflow is loaded, and what can be reached from there.
+pub struct Place<'p> {
+    /// Functions with this placement are loaded.
+    pub here: Placement,
+    /// Whether there is a way to another placement.
+    pub can_reach: &'p dyn Fn(&Placement) -> bool,
+    /// That way.
+    pub way: &'p dyn Fn(&Placement, &Terms) -> Remote,
+}
+
+impl AsRef<Self> for Executable {
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
+impl Place<'_> {
+    /// In the one process that runs everything.
+    #[must_use]
+    pub fn alone() -> Self {
+        let way = &|_: &Placement, _: &Terms| unreachable!("nothing else can be reached");
+        Self { here: Placement::Local, can_reach: &|_| false, way }
+    }
+}
+
 /// A workflow whose functions are compiled and linked.
 #[derive(Debug)]
 pub struct Executable {
@@ -76,26 +107,44 @@ pub struct Executable {
 }
 
 impl Executable {
-    /// Loads every function; `source` says where the module that the manifest names is.
+    /// Loads the functions that are placed here; `source` says where the module that the manifest names
+    /// is.
     ///
     /// # Errors
-    /// When a function can't be loaded or is placed elsewhere.
+    /// When a function can't be loaded, or there is no way to one that is placed elsewhere.
     pub fn load(
         runtime: &Runtime,
         workflow: Workflow,
         source: &dyn Fn(&Path) -> ModuleSource,
+        place: &Place<'_>,
     ) -> Result<Self, PrepareError> {
         let plan = workflow.plan();
         let mut specs = Vec::new();
+        let mut elsewhere = Vec::new();
         for index in workflow.indexes() {
             let function = &workflow[index];
-            if function.placement != Placement::Local {
-                return Err(PrepareError::Placement { function: function.name.clone() });
+            if function.placement == place.here {
+                let module = source(&function.module);
+                specs.push(spec(&workflow, function, plan.backing(index), module));
+            } else if (place.can_reach)(&function.placement) {
+                elsewhere.push(function);
+            } else {
+                let placement = workflow.say(&function.placement);
+                return Err(PrepareError::Placement { function: function.name.clone(), placement });
             }
-            specs.push(spec(&workflow, function, plan.backing(index), source(&function.module)));
         }
+        let ways = |terms: &Terms| {
+            let mut ways: HashMap<&Placement, Remote> = HashMap::new();
+            let mut remotes = HashMap::new();
+            for function in &elsewhere {
+                let make = || (place.way)(&function.placement, terms);
+                let way = ways.entry(&function.placement).or_insert_with(make);
+                remotes.insert(function.name.clone(), Arc::clone(way));
+            }
+            remotes
+        };
         let app = runtime
-            .load(specs)
+            .load_beside(specs, ways)
             .map_err(|(function, source)| PrepareError::Load { function, source })?;
         Ok(Self { workflow, plan, app })
     }
@@ -110,6 +159,22 @@ impl Executable {
     #[must_use]
     pub fn app(&self) -> &Arc<App> {
         &self.app
+    }
+
+    /// An input of `len` bytes that `write` fills, in pages that can go to the first function.
+    ///
+    /// # Errors
+    /// When the kernel has no memory or descriptor, or `write` fails.
+    pub fn input(
+        &self,
+        len: usize,
+        write: impl FnOnce(&mut [u8]) -> io::Result<()>,
+    ) -> Result<Sealed<'static>, BufferError> {
+        let entry = &self.workflow[self.workflow.entry()];
+        match self.app.mode_of(&entry.name) {
+            Some(Mode::Kernel) => Sealed::write_shared(len, self.home(), write),
+            _ => Sealed::write(len, self.home(), write),
+        }
     }
 
     /// Where the workflow's pages belong: for making an input that can move.
@@ -128,8 +193,23 @@ impl Executable {
         input: Sealed<'static>,
         progress: &mut dyn FnMut(&str),
     ) -> Result<Finished, RunError> {
+        let bounds = Bounds { deadline: Instant::now() + UNBOUNDED, depth: 0 };
+        self.run_within(bounds, Payload::One(input), progress)
+    }
+
+    /// As [`Executable::run`], for a caller that gives up at its own deadline. The entry may be a
+    /// function of several inputs.
+    ///
+    /// # Errors
+    /// As [`Executable::run`], and when the deadline passes.
+    pub fn run_within(
+        &self,
+        bounds: Bounds,
+        input: Payload<'static>,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<Finished, RunError> {
         let start = Instant::now();
-        let mut run = Run::new(self);
+        let mut run = Run::new(self, bounds);
         let ended = run.all(input, progress);
         let hops = run.hops;
         match ended {
@@ -155,6 +235,7 @@ fn spec(
     spec.backing = match backing {
         Backing::Private => roadrunner_runtime::Backing::Private,
         Backing::Shared => roadrunner_runtime::Backing::Memfd,
+        Backing::Passed => roadrunner_runtime::Backing::Segment,
     };
     let dirs = function
         .wasi
@@ -187,6 +268,7 @@ type Ended = (FunctionIndex, Vec<Origin>, Result<Reply, Fault>);
 /// One run of a workflow.
 struct Run<'e> {
     exe: &'e Executable,
+    bounds: Bounds,
     /// Payloads that wait for others, by function and input.
     waiting: Vec<Vec<Option<(Sealed<'static>, Origin)>>>,
     /// Functions that have all their inputs.
@@ -201,10 +283,11 @@ struct Run<'e> {
 }
 
 impl<'e> Run<'e> {
-    fn new(exe: &'e Executable) -> Self {
+    fn new(exe: &'e Executable, bounds: Bounds) -> Self {
         let inputs = |function: &Function| (0..function.previous.len()).map(|_| None).collect();
         Self {
             exe,
+            bounds,
             waiting: exe.workflow.functions().iter().map(inputs).collect(),
             ready: Vec::new(),
             prepared: None,
@@ -217,12 +300,15 @@ impl<'e> Run<'e> {
 
     fn all(
         &mut self,
-        input: Sealed<'static>,
+        payload: Payload<'static>,
         progress: &mut dyn FnMut(&str),
     ) -> Result<Reply, Fault> {
-        let origin = Origin { from: INPUT.into(), bytes: input.len() as u64, ..Origin::default() };
-        let payload = Payload::One(input);
-        let parcel = Parcel { payload, origins: vec![origin], ready: Some(Instant::now()) };
+        let of = |len| Origin { from: INPUT.into(), bytes: len as u64, ..Origin::default() };
+        let origins = match &payload {
+            Payload::Many(parts) => parts.iter().map(|part| of(part.len())).collect(),
+            one => vec![of(one.len())],
+        };
+        let parcel = Parcel { payload, origins, ready: Some(Instant::now()) };
         self.ready.push((self.exe.workflow.entry(), parcel));
         loop {
             let (function, origins, ended) = self.next();
@@ -245,21 +331,26 @@ impl<'e> Run<'e> {
             let patience = Instant::now() + PATIENCE;
             let ready = self.prepared.take().and_then(|ticket| ticket.join(patience)).flatten();
             self.prepared = self.prepare_next(function);
-            let mut ended = self.exe.app.call_ready(ready, target, parcel.payload, since);
+            let Bounds { deadline, depth } = self.bounds;
+            let call = |payload| Call { target, payload, since, deadline, depth };
+            let mut ended = self.exe.app.deliver(ready, call(parcel.payload));
             if let Err(Undelivered { fault: Fault::Exhausted { .. }, payload }) = &mut ended
                 && let Some(payload) = payload.take()
             {
                 // The sandbox that was made ahead may be the one that is missing here.
                 self.prepared = None;
-                ended = self.exe.app.call(target, payload, since);
+                ended = self.exe.app.deliver(None, call(payload));
             }
             return (function, parcel.origins, ended.map_err(|undelivered| undelivered.fault));
         }
         for (function, parcel) in std::mem::take(&mut self.ready) {
             let done = self.ended.0.clone();
             let target = self.exe.workflow[function].name.clone();
-            let Parcel { payload, origins, .. } = parcel;
-            let ticket = self.exe.app.spawn(target, payload, move |ended| {
+            let Parcel { payload, mut origins, ready } = parcel;
+            // This thread may have run another function since then; the call counts from here.
+            let waited = ready.map_or(Duration::ZERO, |ready| ready.elapsed());
+            origins.iter_mut().for_each(|origin| origin.spent += waited);
+            let ticket = self.exe.app.spawn_within(self.bounds, target, payload, move |ended| {
                 // The receiver is gone when the run has failed; nobody wants the response then.
                 let _ = done.send((function, origins, ended));
             });
@@ -282,8 +373,10 @@ impl<'e> Run<'e> {
     /// A sandbox for the one function that follows, made before the payload is there to wait for it.
     fn prepare_next(&self, function: FunctionIndex) -> Option<Ticket<Option<Ready>>> {
         let workflow = &self.exe.workflow;
+        let local =
+            |next: &FunctionIndex| self.exe.app.mode_of(&workflow[*next].name) == Some(Mode::User);
         match workflow[function].next[..] {
-            [next] => Some(self.exe.app.prepare_ahead(&workflow[next].name)),
+            [next] if local(&next) => Some(self.exe.app.prepare_ahead(&workflow[next].name)),
             _ => None,
         }
     }
@@ -293,7 +386,8 @@ impl<'e> Run<'e> {
         let plan_step = self.exe.plan.steps().iter().find(|step| step.function == function);
         let consumers = plan_step.map(|step| step.consumers.clone()).unwrap_or_default();
         let (from, bytes) = (self.exe.workflow[function].name.clone(), reply.len() as u64);
-        let origin = Origin { from: from.clone(), bytes, ..Origin::default() };
+        let copied = Traffic { copied: reply.copied, moved: 0 };
+        let origin = Origin { from: from.clone(), bytes, copied, ..Origin::default() };
         if let [Edge { to, .. }] = consumers[..]
             && self.waiting[to.get()].len() == 1
         {
@@ -302,7 +396,9 @@ impl<'e> Run<'e> {
             self.ready.push((to, parcel));
             return Ok(());
         }
-        let start = Instant::now();
+        // A fan-out has waited until this thread came to it. What is to wait at a fan-in was in nobody's
+        // way so far.
+        let start = if consumers.len() == 1 { Instant::now() } else { reply.finished };
         let home = self.exe.app.home();
         let refused = |source| Fault::HandOver { function: from.clone(), source };
         let sealed = reply.payload().map_err(refused)?;
@@ -312,6 +408,7 @@ impl<'e> Run<'e> {
         } else {
             sealed.split(consumers.len(), home).map_err(refused)?
         };
+        let copied = copied + origin.copied;
         drop(reply);
         let spent = start.elapsed();
         for (nth, (edge, sealed)) in consumers.into_iter().zip(parts).enumerate() {
@@ -359,7 +456,8 @@ impl<'e> Run<'e> {
             };
             let to = self.exe.workflow[function].name.clone();
             let (from, bytes) = (origin.from, origin.bytes);
-            self.hops.push(Hop { from, to, mode: Mode::User, bytes, account });
+            let mode = self.exe.app.mode_of(&to).unwrap_or(Mode::User);
+            self.hops.push(Hop { from, to, mode, bytes, account });
         }
         self.hops.append(&mut reply.hops);
     }

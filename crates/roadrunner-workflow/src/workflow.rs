@@ -21,6 +21,7 @@ pub struct Workflow {
     pub(crate) last: FunctionIndex,
     pub(crate) functions: Vec<Function>,
     pub(crate) nodes: Vec<Node>,
+    pub(crate) result_leaves: bool,
 }
 
 /// Which function of its workflow: the position in the order of the file, from 0.
@@ -38,6 +39,14 @@ impl FunctionIndex {
 /// Which node of its workflow: the position in [`Workflow::nodes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeIndex(pub(crate) usize);
+
+impl NodeIndex {
+    /// The position in [`Workflow::nodes`].
+    #[must_use]
+    pub const fn get(self) -> usize {
+        self.0
+    }
+}
 
 /// One function.
 #[derive(Clone, Debug)]
@@ -129,13 +138,61 @@ impl Found {
 }
 
 impl Workflow {
+    /// Places every function in the process that runs the workflow.
+    pub fn place_locally(&mut self) {
+        for function in &mut self.functions {
+            function.placement = Placement::Local;
+        }
+    }
+
+    /// Places every function in a process of its own, with the function's name.
+    pub fn place_in_processes(&mut self) {
+        for function in &mut self.functions {
+            function.placement = Placement::Process(function.name.clone());
+        }
+    }
+
+    /// Places every function on a node of its own, with the function's name. Where the nodes are is for
+    /// the caller to know.
+    pub fn place_on_nodes(&mut self) {
+        self.nodes.clear();
+        for function in &mut self.functions {
+            function.placement = Placement::Node(NodeIndex(self.nodes.len()));
+            self.nodes.push(Node { name: function.name.clone(), address: String::new() });
+        }
+    }
+
+    /// Says that the result goes to other processes of this host.
+    pub fn hand_result_out(&mut self) {
+        self.result_leaves = true;
+    }
+
+    /// A placement as a manifest says it.
+    #[must_use]
+    pub fn say(&self, placement: &Placement) -> String {
+        match placement {
+            Placement::Local => "local".into(),
+            Placement::Process(name) => format!("process:{name}"),
+            Placement::Node(node) => format!("node:{}", self.nodes[node.0].name),
+        }
+    }
+
     /// Reads a manifest and checks it against the file system.
     ///
     /// # Errors
     /// [`ManifestError`] if the file cannot be read or is not a right manifest.
     pub fn load(path: &Path) -> Result<Self, ManifestError> {
+        Self::load_looking(path, &Found::on_disk)
+    }
+
+    /// As [`Workflow::load`]; `look` says what stands under each path, and so hears of every file and
+    /// folder that the manifest names, also those of one that is wrong.
+    ///
+    /// # Errors
+    /// As [`Workflow::load`].
+    pub fn load_looking(path: &Path, look: &dyn Fn(&Path) -> Found) -> Result<Self, ManifestError> {
         let unreadable = |reason| ManifestError::Unreadable { path: path.to_owned(), reason };
-        if Found::on_disk(path) == Found::Folder {
+        if look(path) == Found::Folder {
             return Err(ManifestError::Folder { path: path.to_owned() });
         }
         let mut bytes = Vec::new();
@@ -145,7 +202,7 @@ impl Workflow {
         if bytes.len() > limit::MANIFEST_BYTES {
             return Err(ManifestError::TooLarge { path: path.to_owned() });
         }
-        Self::parse_bytes(&bytes, path, &Found::on_disk)
+        Self::parse_bytes(&bytes, path, look)
     }
 
     /// Checks a manifest's text. `origin` is its path, for messages and as the start of the

@@ -3,6 +3,8 @@
 mod bad_manifests;
 mod good_manifests;
 mod properties;
+#[cfg(feature = "run")]
+mod run;
 
 use std::path::Path;
 
