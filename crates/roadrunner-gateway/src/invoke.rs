@@ -1,0 +1,97 @@
+//! One run of a workflow or function, on a thread that may block.
+
+use std::time::Instant;
+
+use roadrunner_runtime::{Fault, Home, Hop, Mode, Payload, Reply, Sealed, Traffic};
+use roadrunner_workflow::Executable;
+
+use crate::catalog::Loaded;
+use crate::metrics::Metrics;
+use crate::receive::Received;
+use crate::refusal::Refusal;
+
+/// What a request asks for.
+#[derive(Clone)]
+pub(crate) enum Target {
+    Workflow(Loaded),
+    Function(Loaded, String),
+}
+
+impl Target {
+    pub(crate) fn executable(&self) -> &Executable {
+        match self {
+            Self::Workflow(loaded) | Self::Function(loaded, _) => (**loaded).as_ref(),
+        }
+    }
+
+    /// The function that gets the body.
+    pub(crate) fn function(&self) -> &str {
+        let workflow = self.executable().workflow();
+        match self {
+            Self::Workflow(_) => &workflow[workflow.entry()].name,
+            Self::Function(_, name) => name,
+        }
+    }
+
+    /// Its label in the metrics: its path, with the workflow's name where there could be several.
+    pub(crate) fn label(&self) -> String {
+        let workflow = self.executable().workflow().name();
+        match self {
+            Self::Workflow(_) => format!("/workflows/{workflow}"),
+            Self::Function(_, name) => format!("/functions/{workflow}.{name}"),
+        }
+    }
+
+    /// Runs it to its end. The response has left its sandbox by then: however slowly a client
+    /// takes it, the sandbox is free.
+    pub(crate) fn run(
+        &self,
+        body: Received,
+        metrics: &Metrics,
+    ) -> Result<Sealed<'static>, Refusal> {
+        let (input, copied) = body.seal().map_err(Refusal::exhausted)?;
+        metrics.copied_in(copied);
+        let (ended, hops) = match self {
+            Self::Workflow(_) => workflow(self.executable(), input),
+            Self::Function(_, name) => function(self.executable(), name, input),
+        };
+        metrics.hops(&hops);
+        let (response, copied) = leave(ended?, self.executable().home())?;
+        metrics.copied_out(copied);
+        Ok(response)
+    }
+}
+
+fn workflow(exe: &Executable, input: Sealed<'static>) -> (Result<Reply, Fault>, Vec<Hop>) {
+    match exe.run(input, &mut |_| {}) {
+        Ok(finished) => (Ok(finished.reply), finished.hops),
+        Err(error) => (Err(error.fault), error.hops),
+    }
+}
+
+fn function(
+    exe: &Executable,
+    name: &str,
+    input: Sealed<'static>,
+) -> (Result<Reply, Fault>, Vec<Hop>) {
+    let bytes = input.len() as u64;
+    match exe.app().call(name, Payload::One(input), Instant::now()) {
+        Ok(mut reply) => {
+            let mode = exe.app().mode_of(name).unwrap_or(Mode::User);
+            let (from, to, account) = ("input".into(), name.to_owned(), reply.account);
+            let mut hops = vec![Hop { from, to, mode, bytes, account }];
+            hops.append(&mut reply.hops);
+            (Ok(reply), hops)
+        }
+        Err(undelivered) => (Err(undelivered.fault), Vec::new()),
+    }
+}
+
+/// Takes a response out of the sandbox that made it.
+fn leave(mut reply: Reply, home: &Home) -> Result<(Sealed<'static>, Traffic), Refusal> {
+    let detached = reply.payload().and_then(|sealed| sealed.detach(home));
+    let (response, copied) = detached.map_err(Refusal::exhausted)?;
+    // Maps pages that another process shares, so that nothing is left to fail later.
+    response.bytes().map_err(Refusal::exhausted)?;
+    Ok((response, copied))
+}
