@@ -21,7 +21,8 @@ pub struct FanOut {
     pub copied_bytes: u64,
     /// From the producer's end until every consumer has read every byte.
     pub total_us: f64,
-    /// Of each hand-over: from the time a thread takes the consumer up to its entry.
+    /// Of each hand-over: from the time the consumer's payload is ready up to its entry. One that
+    /// finds no thread free waits for consumers before it to read every byte.
     pub handover_us: Stats,
     /// Growth of the proportional set size (Pss) of this process while all consumers hold the payload.
     pub pss_growth_bytes: u64,

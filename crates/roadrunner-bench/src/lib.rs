@@ -3,6 +3,7 @@
 //! Every scenario checks what it moved: a benchmark that reads wrong bytes is an error, not a figure.
 #![forbid(unsafe_code)]
 
+mod elsewhere;
 mod fanout;
 mod handover;
 mod invoke;
@@ -14,10 +15,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use roadrunner_runtime::{
-    App, Backing, Config, Fault, FunctionSpec, LoadError, ModuleSource, Payload, Reply, Runtime,
-    Sealed,
+    App, Backing, Config, Fault, FunctionSpec, LoadError, ModuleSource, Payload, Remote, Reply,
+    Runtime, Sealed, Terms,
 };
 
+pub use elsewhere::{Peer, ReadWrite, consumer, stream_in, transfer_elsewhere};
 pub use fanout::{FanOut, fanout};
 pub use handover::{HandOver, handover};
 pub use invoke::{Invoke, invoke};
@@ -70,11 +72,28 @@ pub const PAYLOAD_BYTES: u64 = 1 << 30;
 /// Loads the guests into a runtime of their own; the producer's buffers are backed as said.
 fn guests(config: Config, backing: Backing) -> Result<Arc<App>, BenchError> {
     let runtime = Runtime::new(Config { payload_bytes: PAYLOAD_BYTES, ..config })?;
-    let specs = GUESTS.map(|(name, bytes)| {
+    runtime.load(specs(backing, "")).map_err(|(_, error)| error.into())
+}
+
+/// The same, but for one that is elsewhere.
+fn guests_beside(
+    config: Config,
+    backing: Backing,
+    elsewhere: &str,
+    way: &dyn Fn(&Terms) -> Remote,
+) -> Result<Arc<App>, BenchError> {
+    let runtime = Runtime::new(Config { payload_bytes: PAYLOAD_BYTES, ..config })?;
+    let ways = |terms: &Terms| [(elsewhere.to_owned(), way(terms))].into();
+    runtime.load_beside(specs(backing, elsewhere), ways).map_err(|(_, error)| error.into())
+}
+
+fn specs(backing: Backing, elsewhere: &str) -> Vec<FunctionSpec> {
+    let here = GUESTS.into_iter().filter(|(name, _)| *name != elsewhere);
+    here.map(|(name, bytes)| {
         let module = ModuleSource::Bytes { name: name.into(), bytes: Cow::Borrowed(bytes) };
         FunctionSpec { backing, memory_bytes: 4 << 30, ..FunctionSpec::new(name, module) }
-    });
-    runtime.load(specs.into()).map_err(|(_, error)| error.into())
+    })
+    .collect()
 }
 
 /// Has the producer write a payload of `size` bytes.

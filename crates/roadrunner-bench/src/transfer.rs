@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::{BenchError, Progress, Stats, check, guests, produce, unreadable};
 
 /// Rounds before the first that counts: they fault pages in and warm caches for all three.
-const WARM_UP: u32 = 3;
+pub(crate) const WARM_UP: u32 = 3;
 
 /// What a transfer cost, three ways.
 #[derive(Clone, Debug, Serialize)]
@@ -26,10 +26,17 @@ pub struct Transfer {
     #[serde(flatten)]
     pub ours: Side,
     /// The paper's way: out of the producer's linear memory into a host buffer, which is kept warm,
-    /// and from there into the consumer's.
+    /// and from there into the consumer's; with a socket before the buffer for a peer elsewhere.
     pub baseline: Side,
-    /// Two native functions on one warm buffer.
-    pub native: Native,
+    /// Two native functions on one warm buffer, where the peer is in the same process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub native: Option<Native>,
+    /// Where the peer is in another process or host: from the call until the answer is here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub round_trip_us: Option<Stats>,
+    /// The same bytes there over a bare socket, and a few back, without any function.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bare_round_trip_us: Option<Stats>,
 }
 
 /// What one way cost.
@@ -58,16 +65,16 @@ pub struct Native {
 }
 
 #[derive(Default)]
-struct Times {
-    handover: Vec<Duration>,
-    end_to_end: Vec<Duration>,
-    teardown: Vec<Duration>,
-    copied: u64,
-    moved: u64,
+pub(crate) struct Times {
+    pub(crate) handover: Vec<Duration>,
+    pub(crate) end_to_end: Vec<Duration>,
+    pub(crate) teardown: Vec<Duration>,
+    pub(crate) copied: u64,
+    pub(crate) moved: u64,
 }
 
 impl Times {
-    fn side(mut self, method: &'static str) -> Side {
+    pub(crate) fn side(mut self, method: &'static str) -> Side {
         Side {
             method,
             handover_us: Stats::of(&mut self.handover),
@@ -113,7 +120,9 @@ pub fn transfer(
         runs,
         ours: ours.side(method),
         baseline: baseline.side("copy through a host buffer"),
-        native: Native { end_to_end_us: Stats::of(&mut natives) },
+        native: Some(Native { end_to_end_us: Stats::of(&mut natives) }),
+        round_trip_us: None,
+        bare_round_trip_us: None,
     })
 }
 
