@@ -1,11 +1,15 @@
 //! What may be typed. Each command's options are a struct that its module takes as it is: every
 //! value is checked while it is parsed, so nothing is validated twice.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
+use roadrunner_abi::limit;
 use roadrunner_workflow::units;
 
+use crate::crew::Address;
 use crate::exit;
 use crate::input::Source;
 use crate::output::Destination;
@@ -32,10 +36,13 @@ Examples:
 pub(crate) enum Command {
     Demo(Demo),
     Run(Run),
+    Serve(Serve),
+    Invoke(Invoke),
     Inspect(Inspect),
     Compile(Compile),
     Bench(Bench),
     Doctor(Doctor),
+    Worker(Worker),
 }
 
 /// Run a built-in workflow on a built-in photograph; nothing has to be set up.
@@ -48,11 +55,15 @@ pub(crate) enum Command {
 Examples:
   roadrunner demo
   roadrunner demo --output sheet.png
+  roadrunner demo --mode kernel
   roadrunner demo --report json | jq .comparison")]
 pub(crate) struct Demo {
     /// Where the picture goes; `-` is stdout.
     #[arg(long, short, value_name = "FILE", default_value = "roadrunner-demo.png")]
     pub(crate) output: Destination,
+    /// How payloads travel between functions.
+    #[arg(long, value_enum, default_value_t = Mode::User)]
+    pub(crate) mode: Mode,
     /// Print one JSON object instead of the table; on stderr if the picture goes to stdout.
     #[arg(long, value_name = "FORMAT")]
     pub(crate) report: Option<ReportFormat>,
@@ -80,6 +91,73 @@ pub(crate) struct Run {
     #[arg(long, value_enum, default_value_t = Mode::Auto)]
     pub(crate) mode: Mode,
     /// Print one JSON object about the run on stdout; on stderr if the result goes to stdout.
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) report: Option<ReportFormat>,
+}
+
+/// Keep workflows ready and take calls of them, until it is told to end.
+///
+/// NAME of `roadrunner invoke NAME` is a WORKFLOW, a WORKFLOW.FUNCTION, or a FUNCTION that only one workflow has.
+/// Changed manifests and modules are loaded again, at once on SIGHUP; calls under way end on what they began with.
+/// SIGTERM or Ctrl-C ends the node when its calls have ended, a second one at once.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  roadrunner serve roadrunner.toml
+  roadrunner serve thumbnail.toml logs.toml --socket /run/roadrunner/node.sock
+  roadrunner serve roadrunner.toml --node 127.0.0.1:7400 --grace 1m
+  roadrunner serve roadrunner.toml --http 127.0.0.1:8080    # curl --data-binary @F localhost:8080/workflows/NAME
+  systemd-run --user roadrunner serve /srv/thumbnail/roadrunner.toml")]
+pub(crate) struct Serve {
+    /// The workflows' manifests.
+    #[arg(required = true, value_name = "WORKFLOW")]
+    pub(crate) workflows: Vec<PathBuf>,
+    /// The socket for calls of this user's programs. Without it: roadrunner.sock in $XDG_RUNTIME_DIR, or in
+    /// /tmp/roadrunner-UID; none if there is --node or --http.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// A TCP address for calls, HOST:PORT; port 0 is any free one. Every user of this host can call there.
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    pub(crate) node: Option<String>,
+    /// A TCP address for HTTP requests, IP:PORT; port 0 is any free one. Whoever reaches it can call: there is
+    /// no TLS and no authentication yet.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) http: Option<SocketAddr>,
+    /// Time that calls under way have to end.
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
+    pub(crate) grace: Duration,
+}
+
+/// Call a workflow or function of a node that `roadrunner serve` started.
+///
+/// NAME is a WORKFLOW, a WORKFLOW.FUNCTION, or a FUNCTION that only one workflow of the node has.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  roadrunner invoke thumbnail --input photo.jpg --output sheet.png
+  roadrunner invoke thumbnail.resize < frame.raw > small.raw
+  roadrunner invoke thumbnail --node 127.0.0.1:7400 -i photo.jpg -o sheet.png
+  roadrunner invoke thumbnail -i photo.jpg -o sheet.png --report json | jq .hops")]
+pub(crate) struct Invoke {
+    /// What is called.
+    #[arg(value_parser = name)]
+    pub(crate) name: String,
+    /// The node's socket. Without it: where `roadrunner serve` listens when nothing is said.
+    #[arg(long, value_name = "PATH", conflicts_with = "node")]
+    pub(crate) socket: Option<PathBuf>,
+    /// The node's TCP address, HOST:PORT.
+    #[arg(long, value_name = "ADDR", value_parser = address)]
+    pub(crate) node: Option<String>,
+    /// Where the payload comes from; `-` is stdin. Without it: stdin, or nothing if that is a terminal.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) input: Option<Source>,
+    /// Where the result goes; `-` is stdout, as is no option.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<Destination>,
+    /// Time for the whole call, at most 1h.
+    #[arg(long, value_name = "TIME", value_parser = timeout, default_value = "30s")]
+    pub(crate) timeout: Duration,
+    /// Print one JSON object about the call on stdout; on stderr if the result goes to stdout.
     #[arg(long, value_name = "FORMAT")]
     pub(crate) report: Option<ReportFormat>,
 }
@@ -133,7 +211,7 @@ pub(crate) struct Bench {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Scenario {
     Transfer(Transfer),
-    Invoke(Invoke),
+    Invoke(EmptyCalls),
     Fanout(FanOut),
     Handover(HandOver),
 }
@@ -171,7 +249,7 @@ pub(crate) struct Transfer {
 Examples:
   roadrunner bench invoke
   roadrunner bench invoke --calls 1000000 --json | jq .calls_per_second")]
-pub(crate) struct Invoke {
+pub(crate) struct EmptyCalls {
     /// Calls that count.
     #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..=10_000_000), default_value_t = 200_000)]
     pub(crate) calls: u64,
@@ -240,10 +318,64 @@ pub(crate) enum Mode {
     Auto,
     /// Within this process: pages move between linear memories.
     User,
-    /// Between processes of this host (not in this version).
+    /// Between processes of this host: each function gets one, and payloads go as descriptors.
     Kernel,
-    /// Between hosts (not in this version).
+    /// Between hosts: each function gets a process, and payloads go over TCP on this host's loopback.
     Network,
+}
+
+impl Mode {
+    /// As it is typed.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::User => "user",
+            Self::Kernel => "kernel",
+            Self::Network => "network",
+        }
+    }
+}
+
+/// A process of a run. Not for people: `roadrunner run` starts it.
+#[derive(Args, Debug)]
+#[command(hide = true)]
+pub(crate) struct Worker {
+    /// The placement of the functions to load, as a manifest says it.
+    #[arg(long)]
+    pub(crate) here: String,
+    /// What to load.
+    #[arg(long, value_enum)]
+    pub(crate) load: WorkerLoad,
+    /// The manifest.
+    #[arg(long, required_if_eq("load", "manifest"))]
+    pub(crate) workflow: Option<PathBuf>,
+    /// How functions are placed.
+    #[arg(long, value_enum)]
+    pub(crate) mode: Mode,
+    /// Another placement, and where it listens.
+    #[arg(long, value_name = "PLACEMENT=ADDRESS", value_parser = peer)]
+    pub(crate) peer: Vec<(String, Address)>,
+    /// The process that started this one.
+    #[arg(long)]
+    pub(crate) parent: u32,
+}
+
+/// What a process of a run loads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WorkerLoad {
+    /// The workflow of a manifest.
+    Manifest,
+    /// The demo's workflow.
+    Demo,
+    /// The functions of the benchmarks.
+    Bench,
+    /// The copying way that benchmarks compare with.
+    Stream,
+}
+
+fn peer(text: &str) -> Result<(String, Address), String> {
+    let (placement, address) = text.split_once('=').ok_or("write PLACEMENT=ADDRESS")?;
+    Ok((placement.into(), address.parse()?))
 }
 
 /// Format of a report.
@@ -251,6 +383,40 @@ pub(crate) enum Mode {
 pub(crate) enum ReportFormat {
     /// One JSON object.
     Json,
+}
+
+/// Longest that a caller may wait: a node gives no call more time.
+const LONGEST_CALL: Duration = Duration::from_hours(1);
+
+/// A name of up to as many bytes as a call can carry.
+fn name(text: &str) -> Result<String, String> {
+    match text.len() {
+        0 => Err("write the name of a workflow or function".into()),
+        len if len > limit::NAME_BYTES as usize => {
+            Err(format!("a name has at most {} bytes, and this has {len}", limit::NAME_BYTES))
+        }
+        _ => Ok(text.into()),
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    units::parse_duration(text.trim()).map_err(|error| error.to_string())
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("that is no time at all; write at least 1ms".into()),
+        long if long > LONGEST_CALL => Err("a node gives no call more than 1h".into()),
+        timeout => Ok(timeout),
+    }
+}
+
+/// What may be `HOST:PORT`; the host is looked up when it is needed.
+fn address(text: &str) -> Result<String, String> {
+    match text.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(text.into()),
+        _ => Err("write HOST:PORT, such as 127.0.0.1:7400".into()),
+    }
 }
 
 /// Bytes of a size that is not zero.

@@ -22,10 +22,11 @@ pub(crate) enum Exit {
     TimedOut = 8,
     Output = 9,
     Unsupported = 10,
+    Peer = 11,
 }
 
 impl Exit {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Success,
         Self::Host,
         Self::Usage,
@@ -37,11 +38,17 @@ impl Exit {
         Self::TimedOut,
         Self::Output,
         Self::Unsupported,
+        Self::Peer,
     ];
 
     /// The number.
     const fn code(self) -> u8 {
         self as u8
+    }
+
+    /// The exit with this number.
+    pub(crate) fn of_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|exit| exit.code() == code)
     }
 
     const fn meaning(self) -> &'static str {
@@ -59,6 +66,7 @@ impl Exit {
                 "the result can't be written where it should go; stderr says where it is"
             }
             Self::Unsupported => "this version can't do that",
+            Self::Peer => "another process or host can't be reached, or went away",
         }
     }
 }
@@ -126,6 +134,7 @@ impl From<Fault> for Failure {
             Fault::TooLarge { .. } => Exit::TooLarge,
             Fault::TimedOut { .. } => Exit::TimedOut,
             Fault::Exhausted { .. } | Fault::HandOver { .. } => Exit::Host,
+            Fault::Unreachable { .. } | Fault::Lost { .. } => Exit::Peer,
             _ => Exit::Function,
         };
         Self::new(exit, fault.to_string())

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _, Read};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use roadrunner_runtime::{Home, Sealed};
+use roadrunner_runtime::{BufferError, Sealed};
 
 use crate::exit::{Exit, Failure};
 
@@ -32,34 +32,44 @@ impl FromStr for Source {
     }
 }
 
+/// Makes a payload of so many bytes, in pages that suit where it goes, and has them written in place.
+pub(crate) type Make<'m> = dyn Fn(usize, Write<'_>) -> Result<Sealed<'static>, BufferError> + 'm;
+
+/// Writes the bytes of a payload.
+pub(crate) type Write<'w> = &'w mut dyn FnMut(&mut [u8]) -> io::Result<()>;
+
 /// Reads a payload of at most `limit` bytes.
-pub(crate) fn read(source: &Source, home: &Home, limit: u64) -> Result<Sealed<'static>, Failure> {
+pub(crate) fn read(
+    source: &Source,
+    make: &Make<'_>,
+    limit: u64,
+) -> Result<Sealed<'static>, Failure> {
     match source {
         Source::Nothing => Ok(Sealed::empty()),
-        Source::Stdin => stream("stdin", io::stdin().lock(), home, limit),
-        Source::File(path) => file(path, home, limit),
+        Source::Stdin => stream("stdin", io::stdin().lock(), make, limit),
+        Source::File(path) => file(path, make, limit),
     }
 }
 
-fn file(path: &Path, home: &Home, limit: u64) -> Result<Sealed<'static>, Failure> {
+fn file(path: &Path, make: &Make<'_>, limit: u64) -> Result<Sealed<'static>, Failure> {
     let name = path.display().to_string();
     let refused = |error| unreadable(&name, &error);
     let mut file = File::open(path).map_err(refused)?;
     let metadata = file.metadata().map_err(refused)?;
     // Files that the kernel makes up say that they are empty.
     if !metadata.is_file() || metadata.len() == 0 {
-        return stream(&name, file, home, limit);
+        return stream(&name, file, make, limit);
     }
     let len = usize::try_from(metadata.len()).ok().filter(|_| metadata.len() <= limit);
     let len = len.ok_or_else(|| too_large(&name, limit))?;
-    filled(&name, len, home, |place| file.read_exact(place))
+    filled(&name, len, make, |place| file.read_exact(place))
 }
 
 /// Reads what has no length until its end.
 fn stream(
     name: &str,
     source: impl Read,
-    home: &Home,
+    make: &Make<'_>,
     limit: u64,
 ) -> Result<Sealed<'static>, Failure> {
     let mut bytes = Vec::new();
@@ -68,7 +78,7 @@ fn stream(
     if bytes.len() as u64 > limit {
         return Err(too_large(name, limit));
     }
-    filled(name, bytes.len(), home, |place| {
+    filled(name, bytes.len(), make, |place| {
         place.copy_from_slice(&bytes);
         Ok(())
     })
@@ -78,11 +88,11 @@ fn stream(
 fn filled(
     name: &str,
     len: usize,
-    home: &Home,
-    fill: impl FnOnce(&mut [u8]) -> io::Result<()>,
+    make: &Make<'_>,
+    mut fill: impl FnMut(&mut [u8]) -> io::Result<()>,
 ) -> Result<Sealed<'static>, Failure> {
     let mut failed = None;
-    let sealed = Sealed::write(len, home, |place| {
+    let sealed = make(len, &mut |place| {
         fill(place).map_err(|error| {
             let kind = error.kind();
             failed = Some(error);

@@ -4,6 +4,8 @@
 //! args.rs     what was typed                 -> a command's options, validated once
 //! commands/   one file per command           -> Ok, or a Failure: one sentence and an exit code
 //! input.rs, output.rs, report.rs, progress.rs   what the commands share
+//! crew.rs     the other processes of a run
+//! node.rs, watch.rs   where a node listens, and whether its files changed
 //! exit.rs     the exit codes, which scripts depend on
 //! ```
 //!
@@ -12,12 +14,15 @@
 
 mod args;
 mod commands;
+mod crew;
 mod exit;
 mod input;
 mod logging;
+mod node;
 mod output;
 mod progress;
 mod report;
+mod watch;
 
 use std::process::ExitCode;
 

@@ -1,14 +1,18 @@
 //! `roadrunner bench`: what hand-overs, calls and fan-outs cost on this machine.
 
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::net::TcpStream;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixStream};
+use std::time::{Duration, Instant};
 
 use roadrunner_bench as scenarios;
-use roadrunner_bench::{PAYLOAD_BYTES, Stats};
-use roadrunner_runtime::Config;
+use roadrunner_bench::{PAYLOAD_BYTES, Peer, ReadWrite, Stats};
+use roadrunner_runtime::{Config, Mode as HandedOver, Terms};
 use serde::Serialize;
 
-use crate::args::{Bench, FanOut, HandOver, Invoke, Scenario, Transfer};
+use crate::args::{Bench, EmptyCalls, FanOut, HandOver, Mode, Scenario, Transfer};
+use crate::crew::{Address, Load, Partner};
 use crate::exit::{Exit, Failure};
 use crate::progress::Progress;
 use crate::{output, report};
@@ -25,7 +29,6 @@ pub(crate) fn run(options: &Bench) -> Result<Exit, Failure> {
 
 /// Each size is printed as soon as it is measured: a list of large ones takes long.
 fn transfer(options: &Transfer) -> Result<(), Failure> {
-    super::within_this_process(options.mode)?;
     options.size.iter().try_for_each(|size| within_limit(*size))?;
     if !options.json {
         let title = ["size", "hand-over", "copying", "faster", "end to end", "copying", "native"];
@@ -33,19 +36,59 @@ fn transfer(options: &Transfer) -> Result<(), Failure> {
     }
     for &size in &options.size {
         let what = format!("moving {}", report::bytes(size));
-        let found = measure(what, |progress| {
-            scenarios::transfer(&Config::default(), size, options.runs, progress)
-        })?;
+        let found = match options.mode {
+            Mode::Auto | Mode::User => measure(what, |progress| {
+                scenarios::transfer(&Config::default(), size, options.runs, progress)
+            })?,
+            Mode::Kernel | Mode::Network => elsewhere(what, size, options)?,
+        };
         print(&found, options.json, transfer_row)?;
     }
     if !options.json {
         output::print(&format!(
-            "Times are medians, runs of each way: {}. \"copying\" is out of one linear memory into a buffer of the host and from there into the next;\n\
+            "Times are medians, runs of each way: {}. \"copying\" is out of one linear memory {}into a buffer of the host and from there into the next;\n\
             \"native\" is two native functions that pass a pointer.\n",
-            options.runs
+            options.runs,
+            if matches!(options.mode, Mode::Auto | Mode::User) { "" } else { "through a socket " }
         ))?;
     }
     Ok(())
+}
+
+/// Measures transfers to another process.
+fn elsewhere(what: String, size: u64, options: &Transfer) -> Result<scenarios::Transfer, Failure> {
+    let (partner, other) =
+        (Partner::start(&Load::Bench, options.mode)?, Partner::start(&Load::Stream, options.mode)?);
+    let refused =
+        |error| Failure::new(Exit::Host, format!("can't connect to another process: {error}"));
+    let (mode, mut stream) = match &other.address {
+        Address::Process(name) => {
+            let stream = SocketAddr::from_abstract_name(name)
+                .and_then(|address| UnixStream::connect_addr(&address));
+            (HandedOver::Kernel, Box::new(stream.map_err(refused)?) as Box<dyn ReadWrite>)
+        }
+        Address::Node(address) => {
+            let stream = TcpStream::connect(address)
+                .and_then(|stream| stream.set_nodelay(true).map(|()| stream));
+            (HandedOver::Network, Box::new(stream.map_err(refused)?) as Box<dyn ReadWrite>)
+        }
+    };
+    let (methods, baseline) = match mode {
+        HandedOver::Kernel => (
+            ["segment over a UNIX socket", "bytes over a UNIX socket"],
+            "stream through a UNIX socket",
+        ),
+        _ => (["send"; 2], "stream through a TCP socket"),
+    };
+    let way = |terms: &Terms| {
+        let way = partner.address.way(std::process::id(), terms);
+        way.unwrap_or_else(|_| unreachable!("the partner listens under this name"))
+    };
+    let mut peer = Peer { way: &way, stream: &mut *stream, methods, baseline };
+    measure(what, |progress| {
+        let config = Config::default();
+        scenarios::transfer_elsewhere(&config, size, options.runs, mode, &mut peer, progress)
+    })
 }
 
 fn transfer_row(found: &scenarios::Transfer) -> String {
@@ -57,13 +100,15 @@ fn transfer_row(found: &scenarios::Transfer) -> String {
         ratio(baseline.handover_us.p50, ours.handover_us.p50),
         time(ours.end_to_end_us.p50),
         time(baseline.end_to_end_us.p50),
-        time(native.end_to_end_us.p50),
-        ratio(ours.end_to_end_us.p50, native.end_to_end_us.p50),
+        native.as_ref().map_or_else(String::new, |native| time(native.end_to_end_us.p50)),
+        native.as_ref().map_or_else(String::new, |native| {
+            ratio(ours.end_to_end_us.p50, native.end_to_end_us.p50)
+        }),
         report::bytes(ours.copied_bytes),
     ])
 }
 
-fn invoke(options: &Invoke) -> Result<(), Failure> {
+fn invoke(options: &EmptyCalls) -> Result<(), Failure> {
     let found = measure("calling".into(), |progress| {
         scenarios::invoke(&Config::default(), options.calls, progress)
     })?;
@@ -130,13 +175,23 @@ fn within_limit(size: u64) -> Result<(), Failure> {
     Err(Failure::new(Exit::TooLarge, message))
 }
 
+/// How often a scenario's progress is passed on: telling wakes a thread, and while that runs on another
+/// processor every change of a mapping waits for it (a 30-us round took 11 us more).
+const NEWS: Duration = Duration::from_millis(100);
+
 /// Runs a scenario and shows how far it is.
 fn measure<T>(
     what: String,
     scenario: impl FnOnce(scenarios::Progress<'_>) -> Result<T, scenarios::BenchError>,
 ) -> Result<T, Failure> {
     let progress = Progress::start(what.clone());
-    Ok(scenario(&mut |done, all| progress.say(format!("{what}: {done} of {all}")))?)
+    let mut last = Instant::now();
+    Ok(scenario(&mut |done, all| {
+        if done == all || last.elapsed() >= NEWS {
+            last = Instant::now();
+            progress.say(format!("{what}: {done} of {all}"));
+        }
+    })?)
 }
 
 fn print<T: Serialize>(

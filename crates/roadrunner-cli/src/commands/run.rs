@@ -3,10 +3,12 @@
 use std::path::Path;
 use std::time::Instant;
 
-use roadrunner_runtime::{Config, ModuleSource, Runtime, Sealed};
-use roadrunner_workflow::{Executable, Finished, Workflow};
+use roadrunner_runtime::{Config, ModuleSource, Reply, Runtime, Sealed};
+use roadrunner_transport::UnixServer;
+use roadrunner_workflow::{Executable, Finished, Placement, Workflow};
 
-use crate::args::Run;
+use crate::args::{Mode, Run};
+use crate::crew::{self, Crew, Load};
 use crate::exit::{Exit, Failure};
 use crate::input::{self, Source};
 use crate::output::{self, Destination};
@@ -14,18 +16,21 @@ use crate::progress::Progress;
 use crate::report::{self, Report, Usage};
 
 pub(crate) fn run(options: &Run) -> Result<Exit, Failure> {
-    super::within_this_process(options.mode)?;
-    let workflow = Workflow::load(&options.workflow)?;
+    let mut workflow = Workflow::load(&options.workflow)?;
+    crew::place(&mut workflow, options.mode);
     let config = Config::default();
     let limit = config.payload_bytes;
     let runtime = Runtime::new(config)?;
-    let exe = load(&runtime, workflow, &|path| ModuleSource::File(path.to_owned()))?;
+    let manifest = Load::Manifest(options.workflow.clone());
+    let file = |path: &Path| ModuleSource::File(path.to_owned());
+    let loaded = load(&runtime, workflow, options.mode, &manifest, &file)?;
+    let exe = &loaded.exe;
     let source = options.input.clone().unwrap_or_else(Source::usual);
-    let input = input::read(&source, exe.home(), limit)?;
-    let (mut finished, usage) = execute(&exe, input)?;
+    let input = input::read(&source, &|len, write| exe.input(len, write), limit)?;
+    let (mut finished, usage) = execute(exe, input)?;
 
     let to = options.output.clone().unwrap_or(Destination::Usual);
-    deliver(&mut finished, &to, ".out")?;
+    deliver(&mut finished.reply, &to, ".out")?;
     if options.report.is_some() {
         let name = exe.workflow().name();
         let report = Report::new(name, finished.total, &finished.hops, usage);
@@ -34,16 +39,40 @@ pub(crate) fn run(options: &Run) -> Result<Exit, Failure> {
     Ok(Exit::Success)
 }
 
-/// Compiles a workflow's functions.
+/// A workflow that can run, and the processes that it needs.
+pub(super) struct Loaded {
+    pub(super) exe: Executable,
+    /// Ends before the processes do: nobody calls in any more.
+    _server: Option<UnixServer>,
+    _crew: Crew,
+}
+
+impl AsRef<Executable> for Loaded {
+    fn as_ref(&self) -> &Executable {
+        &self.exe
+    }
+}
+
+/// Compiles a workflow's functions, here and in the processes that it needs.
 pub(super) fn load(
     runtime: &Runtime,
     workflow: Workflow,
+    mode: Mode,
+    manifest: &Load,
     source: &dyn Fn(&Path) -> ModuleSource,
-) -> Result<Executable, Failure> {
+) -> Result<Loaded, Failure> {
     let functions = workflow.functions().len();
     let what = format!("compiling {functions} functions, which are kept for the next time");
     let _progress = Progress::start(what);
-    Ok(Executable::load(runtime, workflow, source)?)
+    let mut crew = Crew::start(&workflow, mode, manifest)?;
+    let exe = crew.addresses.load(
+        std::process::id(),
+        Placement::Local,
+        workflow,
+        |workflow, place| Ok(Executable::load(runtime, workflow, source, place)?),
+    )?;
+    let server = crew.serve(&exe)?;
+    Ok(Loaded { exe, _server: server, _crew: crew })
 }
 
 /// Runs a workflow and says what it used.
@@ -68,13 +97,9 @@ pub(super) fn execute(
 }
 
 /// Writes the result of a run from where it lies.
-pub(super) fn deliver(
-    finished: &mut Finished,
-    to: &Destination,
-    suffix: &str,
-) -> Result<(), Failure> {
+pub(super) fn deliver(reply: &mut Reply, to: &Destination, suffix: &str) -> Result<(), Failure> {
     let unmapped = |error| Failure::new(Exit::Host, format!("could not {error}"));
-    let result = finished.reply.payload().map_err(unmapped)?;
+    let result = reply.payload().map_err(unmapped)?;
     output::deliver(to, result.bytes().map_err(unmapped)?, suffix)
 }
 

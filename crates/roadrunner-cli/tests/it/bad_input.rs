@@ -126,17 +126,17 @@ fn a_function_that_fails_in_its_own_words_does_not_steer_the_terminal() {
 }
 
 #[test]
-fn ways_of_other_versions() {
+fn placements_that_can_not_be_reached() {
     let sandbox = Sandbox::with_function("");
-    for mode in ["kernel", "network"] {
-        let ended = sandbox.run(&["run", "w.toml", "--mode", mode]);
-        insta::allow_duplicates! {
-            insta::assert_snapshot!(ended.complaint(), @"10: roadrunner: this version hands payloads over within one process only; use `--mode user` or leave it out");
-        }
-    }
-    sandbox.write(
-        "w.toml",
-        "[workflow]\nname = \"w\"\nentry = \"f\"\n[functions.f]\nmodule = \"f.wat\"\nplacement = \"process:gpu\"\n",
-    );
-    insta::assert_snapshot!(sandbox.run(&["run", "w.toml"]).complaint(), @r#"10: roadrunner: function `f` has a `placement` outside this process, which this version does not run; write placement = "local""#);
+    let at = |placement: &str| {
+        let manifest =
+            "[workflow]\nname = \"w\"\nentry = \"f\"\n[functions.f]\nmodule = \"f.wat\"\n";
+        let node = "[nodes.far]\naddress = \"127.0.0.1:9\"\n";
+        sandbox.write("w.toml", format!("{manifest}placement = {placement:?}\n{node}"));
+        sandbox.run(&["run", "w.toml"]).complaint()
+    };
+    // The port of the discard service, which nobody runs.
+    insta::assert_snapshot!(at("node:far"), @"11: roadrunner: function `f` could not be reached at 127.0.0.1:9: Connection refused (os error 111)");
+    sandbox.write("f.wat", "(module)");
+    insta::assert_snapshot!(at("process:gpu").split_once('\n').map_or_else(String::new, |it| it.1.into()), @"roadrunner: the process for `process:gpu` ended before it was ready");
 }

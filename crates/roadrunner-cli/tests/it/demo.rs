@@ -39,6 +39,22 @@ fn the_demo_makes_a_picture_and_says_what_it_cost() {
 }
 
 #[test]
+fn the_picture_is_the_same_in_every_mode() {
+    let sandbox = Sandbox::new();
+    let mut pictures = Vec::new();
+    for mode in ["user", "kernel", "network"] {
+        let ended = sandbox.run(&["demo", "--mode", mode, "--report", "json"]);
+        assert_eq!(ended.code, Some(0), "{mode}: {}", ended.stderr);
+        let report: Value = serde_json::from_slice(&ended.stdout).unwrap();
+        let hops = report["hops"].as_array().unwrap();
+        assert_eq!(hops.len(), 9);
+        assert!(hops.iter().all(|hop| hop["mode"] == mode), "{report}");
+        pictures.push(sandbox.read("roadrunner-demo.png"));
+    }
+    assert!(pictures[0] == pictures[1] && pictures[0] == pictures[2], "other pictures");
+}
+
+#[test]
 fn the_demo_reports_as_json_what_both_ways_copied() {
     let sandbox = Sandbox::new();
     let ended = sandbox.run(&["demo", "--output", "sheet.png", "--report", "json"]);

@@ -7,7 +7,7 @@ fn every_command_explains_itself_with_examples_and_exit_codes() {
     let sandbox = Sandbox::new();
     let help = |args: &[&str]| String::from_utf8(sandbox.run(args).fine()).unwrap();
     insta::assert_snapshot!("help", help(&["--help"]));
-    for command in ["demo", "run", "inspect", "compile", "bench", "doctor"] {
+    for command in ["demo", "run", "serve", "invoke", "inspect", "compile", "bench", "doctor"] {
         let text = help(&[command, "--help"]);
         assert!(text.contains("Examples:\n  roadrunner "), "{text}");
         insta::assert_snapshot!(format!("help-{command}"), text);

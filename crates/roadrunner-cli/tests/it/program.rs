@@ -1,8 +1,13 @@
 //! The program under test, and small workflows for it.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -27,7 +32,10 @@ pub(crate) struct Sandbox(pub(crate) TempDir);
 
 impl Sandbox {
     pub(crate) fn new() -> Self {
-        Self(tempfile::Builder::new().prefix("roadrunner-test-").tempdir().unwrap())
+        let mut builder = tempfile::Builder::new();
+        // Private, as the folder must be in which nodes listen.
+        builder.prefix("roadrunner-test-").permissions(Permissions::from_mode(0o700));
+        Self(builder.tempdir().unwrap())
     }
 
     /// One with a workflow `w.toml` of a single function that runs `body` and gives its payload back.
@@ -66,8 +74,40 @@ impl Sandbox {
         command.args(args).current_dir(&self.0).stdin(Stdio::null());
         command.env("XDG_CACHE_HOME", Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"));
         command.env("TMPDIR", self.temp()).env("COLUMNS", "100");
+        // Where nodes listen that are not told where.
+        command.env("XDG_RUNTIME_DIR", self.0.path());
         command.env_remove("RUST_LOG");
         command
+    }
+
+    /// The program with these arguments, going on beside the test.
+    pub(crate) fn start(&self, args: &[&str]) -> Going {
+        Self::going(&mut self.command(args))
+    }
+
+    /// A node in a group of its own, as a shell gives what it starts on a terminal.
+    pub(crate) fn serve_on_terminal(&self, args: &[&str]) -> Going {
+        let mut node = Self::going(self.command(&[&["serve"], args].concat()).process_group(0));
+        node.wait_for(" serves ");
+        node
+    }
+
+    fn going(command: &mut Command) -> Going {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (to, lines) = channel();
+        std::thread::spawn(move || {
+            stderr.lines().map_while(Result::ok).try_for_each(|line| to.send(line))
+        });
+        Going { child, lines, said: String::new() }
+    }
+
+    /// A node that takes calls.
+    pub(crate) fn serve(&self, args: &[&str]) -> Going {
+        let mut node = self.start(&[&["serve"], args].concat());
+        node.wait_for(" serves ");
+        node
     }
 
     /// Where temporary files go.
@@ -92,6 +132,56 @@ impl Sandbox {
 /// A path in the repository.
 pub(crate) fn repository(path: &str) -> String {
     format!("{}/../../{path}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The program while it runs. Its end is the end of this value.
+pub(crate) struct Going {
+    child: Child,
+    lines: Receiver<String>,
+    /// Its stderr, as far as somebody waited for it.
+    pub(crate) said: String,
+}
+
+impl Going {
+    /// Waits for a line on stderr with this in it.
+    pub(crate) fn wait_for(&mut self, part: &str) -> String {
+        loop {
+            let line = self.lines.recv_timeout(Duration::from_secs(120));
+            let line = line.unwrap_or_else(|_| panic!("it never said {part:?}, but {}", self.said));
+            self.said += &format!("{line}\n");
+            if line.contains(part) {
+                return line;
+            }
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
+    /// What Ctrl-C does on a terminal: a signal to the whole group.
+    pub(crate) fn interrupt(&self) {
+        let group = format!("-{}", self.child.id());
+        assert!(Command::new("kill").args(["-INT", "--", &group]).status().unwrap().success());
+    }
+
+    /// Waits for its end.
+    pub(crate) fn end(mut self) -> Ended {
+        let mut stdout = Vec::new();
+        self.child.stdout.take().unwrap().read_to_end(&mut stdout).unwrap();
+        let code = self.child.wait().unwrap().code();
+        let stderr = std::mem::take(&mut self.said);
+        let stderr = self.lines.iter().fold(stderr, |said, line| said + &line + "\n");
+        Ended { code, stdout, stderr }
+    }
+}
+
+impl Drop for Going {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// How the program ended.

@@ -106,6 +106,19 @@ fn empty_and_made_up_files_are_payloads_too() {
 }
 
 #[test]
+fn every_mode_and_placement_gives_the_payload_back() {
+    let input = noise(300_000);
+    let sandbox = Sandbox::with_echo(&input);
+    let run = |mode| sandbox.run(&["run", "w.toml", "--mode", mode, "--input", "input"]).fine();
+    for mode in ["auto", "user", "kernel", "network"] {
+        assert!(run(mode) == input, "{mode}");
+    }
+    let manifest = String::from_utf8(sandbox.read("w.toml")).unwrap();
+    sandbox.write("w.toml", manifest + "placement = \"process:gpu\"\n");
+    assert!(run("auto") == input);
+}
+
+#[test]
 fn what_guests_log_goes_to_stderr_by_level() {
     let sandbox = Sandbox::with_function("");
     let module = r#"(module
@@ -126,4 +139,63 @@ fn what_guests_log_goes_to_stderr_by_level() {
     assert!(sandbox.run(&["run", "w.toml", "--verbose"]).stderr.contains("chatter"));
     let mut off = sandbox.command(&["run", "w.toml"]);
     assert_eq!(Ended::of(&off.env("RUST_LOG", "off").output().unwrap()).stderr, "");
+}
+
+/// The processes that a process started.
+fn children(pid: u32) -> Vec<u32> {
+    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    list.unwrap_or_default().split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
+/// Waits until something is so.
+fn wait_for(what: impl Fn() -> bool) {
+    for _ in 0..1000 {
+        if what() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    panic!("it never came to that");
+}
+
+#[test]
+fn a_process_that_is_killed_ends_the_run_and_all_its_processes() {
+    let sandbox = Sandbox::with_function("(loop $for_ever (br $for_ever))");
+    let manifest = String::from_utf8(sandbox.read("w.toml")).unwrap();
+    sandbox.write("w.toml", manifest.replace("300ms", "1h"));
+    let mut command = sandbox.command(&["run", "w.toml", "--mode", "kernel"]);
+    let run = command.stderr(Stdio::piped()).spawn().unwrap();
+    wait_for(|| children(run.id()).len() == 1);
+    let worker = children(run.id())[0];
+    // It is in the function as soon as it uses its processor.
+    let ticks = || {
+        let stat = std::fs::read_to_string(format!("/proc/{worker}/stat")).unwrap_or_default();
+        let fields = stat.rsplit(')').next().unwrap_or_default().to_owned();
+        fields.split_whitespace().nth(11).and_then(|ticks| ticks.parse::<u64>().ok())
+    };
+    wait_for(|| ticks() > Some(30));
+    let kill = std::process::Command::new("kill").args(["-KILL", &worker.to_string()]).status();
+    assert!(kill.unwrap().success());
+    let ended = run.wait_with_output().unwrap();
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(11), "{said}");
+    assert!(said.contains("which did not answer"), "{said}");
+    assert!(!std::path::Path::new(&format!("/proc/{worker}")).exists());
+}
+
+#[test]
+fn processes_end_with_the_run_that_is_killed() {
+    let sandbox = Sandbox::with_function("(loop $for_ever (br $for_ever))");
+    let manifest = String::from_utf8(sandbox.read("w.toml")).unwrap();
+    sandbox.write("w.toml", manifest.replace("300ms", "1h"));
+    let mut run = sandbox.command(&["run", "w.toml", "--mode", "network"]).spawn().unwrap();
+    wait_for(|| children(run.id()).len() == 1);
+    let worker = children(run.id())[0];
+    run.kill().unwrap();
+    run.wait().unwrap();
+    wait_for(|| {
+        // Nobody may be there to reap it.
+        let stat = std::fs::read_to_string(format!("/proc/{worker}/stat")).unwrap_or_default();
+        stat.is_empty() || stat.contains(") Z ")
+    });
 }

@@ -86,11 +86,11 @@ pub(super) fn run(moving: &Executable, picture: &mut Reply) -> Result<Comparison
     for round in 0..=RUNS {
         progress.say(format!("comparing with the copying way: run {round} of {RUNS}"));
         let mut finished =
-            moving.run(photograph(moving.home())?, &mut |_| {}).map_err(|error| error.fault)?;
+            moving.run(photograph(moving)?, &mut |_| {}).map_err(|error| error.fault)?;
         identical &= same(&mut finished.reply)?;
         moved.push(Cost::of(&finished));
         drop(finished);
-        let (mut reply, cost) = copying::run(&copying, photograph(copying.home())?)?;
+        let (mut reply, cost) = copying::run(&copying, photograph(&copying)?)?;
         identical &= same(&mut reply)?;
         copied.push(cost);
     }

@@ -61,17 +61,18 @@ pub(super) fn run(exe: &Executable, input: Sealed<'static>) -> Result<(Reply, Co
 /// A response and how long the function waited for its payload.
 type Ended = Result<(Reply, Duration), Failure>;
 
-/// Runs functions, several at once where there are several.
+/// Runs functions, several at once where there are several. Their payloads are ready now.
 fn all<'s>(exe: &Executable, calls: Vec<(&'s Step, Vec<Parcel>)>) -> Vec<(&'s Step, Ended)> {
+    let since = Instant::now();
     thread::scope(|scope| {
         let mut calls = calls;
         // The last one runs here.
         let last = calls.pop();
         let others: Vec<_> = calls
             .into_iter()
-            .map(|(step, parts)| (step, scope.spawn(move || one(exe, step, parts))))
+            .map(|(step, parts)| (step, scope.spawn(move || one(exe, step, parts, since))))
             .collect();
-        let last = last.map(|(step, parts)| (step, one(exe, step, parts)));
+        let last = last.map(|(step, parts)| (step, one(exe, step, parts, since)));
         let join = |(step, thread): (&'s Step, thread::ScopedJoinHandle<'_, Ended>)| {
             let panicked = |_| Err(Failure::new(Exit::Host, "a thread of the demo panicked"));
             (step, thread.join().unwrap_or_else(panicked))
@@ -81,14 +82,14 @@ fn all<'s>(exe: &Executable, calls: Vec<(&'s Step, Vec<Parcel>)>) -> Vec<(&'s St
 }
 
 /// Runs one function.
-fn one(exe: &Executable, step: &Step, mut parts: Vec<Parcel>) -> Ended {
+fn one(exe: &Executable, step: &Step, mut parts: Vec<Parcel>, since: Instant) -> Ended {
     parts.sort_by_key(|part| part.input);
     let spent: Duration = parts.iter().map(|part| part.spent).sum();
     let mut parts: Vec<_> = parts.into_iter().map(|part| part.sealed).collect();
     let payload =
         if parts.len() == 1 { Payload::One(parts.remove(0)) } else { Payload::Many(parts) };
     let target = exe.workflow()[step.function].name.as_str();
-    let ended = exe.app().call(target, payload, Instant::now());
+    let ended = exe.app().call(target, payload, since);
     let reply = ended.map_err(|undelivered| undelivered.fault)?;
     let waited = spent + reply.account.handover;
     Ok((reply, waited))

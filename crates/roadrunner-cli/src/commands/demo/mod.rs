@@ -6,12 +6,13 @@ mod copying;
 use std::borrow::Cow;
 use std::path::Path;
 
-use roadrunner_runtime::{Config, Home, ModuleSource, Runtime, Sealed};
-use roadrunner_workflow::{Executable, Found, Workflow};
+use roadrunner_runtime::{Config, ModuleSource, Runtime, Sealed};
+use roadrunner_workflow::{Executable, Found, Place, Workflow};
 use serde::Serialize;
 
 use super::run::{deliver, execute, load, say};
-use crate::args::Demo;
+use crate::args::{Demo, Mode};
+use crate::crew::{self, Load};
 use crate::exit::{Exit, Failure};
 use crate::output::Destination;
 use crate::report::{self, Report};
@@ -36,21 +37,27 @@ const MODULES: [(&str, &[u8]); 7] = [
 struct DemoReport<'a> {
     #[serde(flatten)]
     run: Report<'a>,
-    comparison: &'a Comparison,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    comparison: Option<&'a Comparison>,
 }
 
 pub(crate) fn run(options: &Demo) -> Result<Exit, Failure> {
     let runtime = Runtime::new(Config::default())?;
-    let exe = load(&runtime, workflow()?, &module)?;
-    let (mut finished, usage) = execute(&exe, photograph(exe.home())?)?;
+    let mut workflow = workflow()?;
+    crew::place(&mut workflow, options.mode);
+    let loaded = load(&runtime, workflow, options.mode, &Load::Demo, &module)?;
+    let exe = &loaded.exe;
+    let (mut finished, usage) = execute(exe, photograph(exe)?)?;
     // The picture is safe before anything else is measured; the comparison needs it too, and
     // reading leaves it where it is.
-    deliver(&mut finished, &options.output, ".png")?;
-    let comparison = compare::run(&exe, &mut finished.reply)?;
+    deliver(&mut finished.reply, &options.output, ".png")?;
+    // Copying within one process compares with moving within one process.
+    let within = matches!(options.mode, Mode::Auto | Mode::User);
+    let comparison = if within { Some(compare::run(exe, &mut finished.reply)?) } else { None };
 
     let text = if options.report.is_some() {
         let run = Report::new(exe.workflow().name(), finished.total, &finished.hops, usage);
-        report::line(&DemoReport { run, comparison: &comparison })
+        report::line(&DemoReport { run, comparison: comparison.as_ref() })
     } else {
         let table = report::table(&finished.hops);
         let total = report::time(finished.total);
@@ -58,14 +65,15 @@ pub(crate) fn run(options: &Demo) -> Result<Exit, Failure> {
             Destination::File(path) => format!("\nThe picture is in {}.\n", path.display()),
             _ => String::new(),
         };
-        format!("{table}\nThis first run took {total}. {comparison}\n{picture}")
+        let comparison = comparison.map(|it| format!(" {it}")).unwrap_or_default();
+        format!("{table}\nThis first run took {total}.{comparison}\n{picture}")
     };
     say(&options.output, &text)?;
     Ok(Exit::Success)
 }
 
 /// The workflow, checked as any other.
-fn workflow() -> Result<Workflow, Failure> {
+pub(super) fn workflow() -> Result<Workflow, Failure> {
     let look = |path: &Path| match embedded(path) {
         Some(_) => Found::File,
         None => Found::Nothing,
@@ -77,7 +85,7 @@ fn embedded(path: &Path) -> Option<&'static (&'static str, &'static [u8])> {
     MODULES.iter().find(|(name, _)| path.file_name().is_some_and(|it| it == *name))
 }
 
-fn module(path: &Path) -> ModuleSource {
+pub(super) fn module(path: &Path) -> ModuleSource {
     match embedded(path) {
         Some((name, bytes)) => {
             ModuleSource::Bytes { name: (*name).into(), bytes: Cow::Borrowed(bytes) }
@@ -87,8 +95,8 @@ fn module(path: &Path) -> ModuleSource {
 }
 
 /// The photograph, in pages that can move.
-fn photograph(home: &Home) -> Result<Sealed<'static>, Failure> {
-    let written = Sealed::write(PHOTOGRAPH.len(), home, |place| {
+fn photograph(exe: &Executable) -> Result<Sealed<'static>, Failure> {
+    let written = exe.input(PHOTOGRAPH.len(), |place| {
         place.copy_from_slice(PHOTOGRAPH);
         Ok(())
     });
@@ -97,5 +105,5 @@ fn photograph(home: &Home) -> Result<Sealed<'static>, Failure> {
 
 /// The workflow once more, for a runtime that copies.
 fn load_again(runtime: &Runtime) -> Result<Executable, Failure> {
-    load(runtime, workflow()?, &module)
+    Ok(Executable::load(runtime, workflow()?, &module, &Place::alone())?)
 }

@@ -1,0 +1,155 @@
+//! The manifests of a node: loaded at its start, and again when they or their modules changed.
+
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use roadrunner_runtime::{ModuleSource, Runtime};
+use roadrunner_workflow::{Catalog, Found, Names, Workflow};
+
+use crate::args::Mode;
+use crate::commands::run::{self, Loaded};
+use crate::crew::Load;
+use crate::exit::{Exit, Failure};
+use crate::output;
+use crate::watch::Files;
+
+/// How often files are looked at. A change is taken up when nothing has changed since the look
+/// before: a compiler that writes a module takes its time.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What takes the calls of a node.
+pub(super) type Served = Catalog<Loaded>;
+
+/// What is loaded, and from where.
+pub(super) struct Manifests {
+    runtime: Runtime,
+    catalog: Arc<Served>,
+    /// Whether results go to other processes of this host.
+    handed_out: bool,
+    all: Vec<Manifest>,
+}
+
+/// A manifest.
+struct Manifest {
+    path: PathBuf,
+    /// Its workflow's name at the start.
+    name: String,
+    /// The files of the last attempt to load it, as they were before.
+    files: Files,
+    /// What they were at the last look, if that was not the same.
+    changing: Option<Files>,
+}
+
+impl Manifests {
+    /// Loads workflows of different names.
+    pub(super) fn load(
+        runtime: &Runtime,
+        paths: &[PathBuf],
+        handed_out: bool,
+    ) -> Result<Self, Failure> {
+        let (mut all, mut workflows) = (Vec::new(), Vec::new());
+        for path in paths {
+            let (files, read) = read(path);
+            let workflow = read?;
+            let name = workflow.name().to_owned();
+            workflows.push(workflow);
+            all.push(Manifest { path: path.clone(), name, files, changing: None });
+        }
+        // Before anything is compiled.
+        Names::of(&workflows).map_err(|clash| {
+            let (one, other) = (paths[clash.of.0].display(), paths[clash.of.1].display());
+            Failure::new(Exit::Workflow, format!("{one} and {other}: {clash}"))
+        })?;
+        let compile =
+            |(workflow, path): (_, &PathBuf)| compile(runtime, workflow, path, handed_out);
+        let loaded: Result<Vec<_>, Failure> =
+            workflows.into_iter().zip(paths).map(compile).collect();
+        let catalog = Catalog::new(loaded?)
+            .map_err(|clash| Failure::new(Exit::Workflow, clash.to_string()))?;
+        Ok(Self { runtime: runtime.clone(), catalog: Arc::new(catalog), handed_out, all })
+    }
+
+    /// The workflows' names.
+    pub(super) fn say(&self) -> String {
+        self.all.iter().map(|it| it.name.as_str()).collect::<Vec<_>>().join(", ")
+    }
+
+    pub(super) fn catalog(&self) -> &Arc<Served> {
+        &self.catalog
+    }
+
+    /// Loads everything again when told so, and what changed when it is seen, for as long as there is
+    /// somebody to tell.
+    pub(super) fn keep_fresh(mut self, told: &Receiver<()>) {
+        loop {
+            match told.recv_timeout(LOOK) {
+                Ok(()) => (0..self.all.len()).for_each(|at| self.load_again(at)),
+                Err(RecvTimeoutError::Timeout) => self.look(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        for at in 0..self.all.len() {
+            let manifest = &mut self.all[at];
+            let now = manifest.files.now();
+            if now == manifest.files {
+                manifest.changing = None;
+            } else if manifest.changing.as_ref() == Some(&now) {
+                self.load_again(at);
+            } else {
+                manifest.changing = Some(now);
+            }
+        }
+    }
+
+    /// Puts a manifest's workflow as it is now in the place of what it was. One that does not load
+    /// leaves that there.
+    fn load_again(&mut self, at: usize) {
+        let manifest = &mut self.all[at];
+        let (files, read) = read(&manifest.path);
+        // A failed attempt is not repeated before something changes again.
+        manifest.files = files;
+        manifest.changing = None;
+        let loaded = read
+            .and_then(|workflow| compile(&self.runtime, workflow, &manifest.path, self.handed_out));
+        let path = manifest.path.display();
+        let replaced = loaded.and_then(|loaded| {
+            self.catalog
+                .replace(at, loaded)
+                .map_err(|clash| Failure::new(Exit::Workflow, format!("{path}: {clash}")))
+        });
+        match replaced {
+            Ok(()) => output::note(&format!("roadrunner: loaded {path} again, for new calls\n")),
+            Err(failure) => {
+                output::complain(&format!("{failure}; what {path} was before stays in service"));
+            }
+        }
+    }
+}
+
+/// Reads a manifest, and what the files are that it names.
+fn read(path: &Path) -> (Files, Result<Workflow, Failure>) {
+    let files = RefCell::new(Files::default());
+    let look = |path: &Path| -> Found { files.borrow_mut().note(path) };
+    let read = Workflow::load_looking(path, &look);
+    (files.into_inner(), read.map_err(Failure::from))
+}
+
+fn compile(
+    runtime: &Runtime,
+    mut workflow: Workflow,
+    path: &Path,
+    handed_out: bool,
+) -> Result<Loaded, Failure> {
+    if handed_out {
+        workflow.hand_result_out();
+    }
+    let manifest = Load::Manifest(path.to_owned());
+    let file = |path: &Path| ModuleSource::File(path.to_owned());
+    run::load(runtime, workflow, Mode::Auto, &manifest, &file)
+}

@@ -1,0 +1,105 @@
+//! `roadrunner worker`: a process of a run, for the functions that are placed in it. Started by
+//! other commands and not by people. It ends with its parent.
+
+use std::io::{self, Write as _};
+use std::net::TcpListener;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::Arc;
+
+use roadrunner_bench as scenarios;
+use roadrunner_runtime::{App, Config, ModuleSource, Runtime, Terms, Trust};
+use roadrunner_transport::{TcpServer, UnixServer};
+use roadrunner_workflow::{Executable, Workflow};
+
+use super::demo;
+use crate::args::{Mode, Worker, WorkerLoad};
+use crate::crew::{self, Addresses, READY};
+use crate::exit::{Exit, Failure};
+
+pub(crate) fn run(options: &Worker) -> Result<Exit, Failure> {
+    if !roadrunner_sys::end_with_parent(options.parent) {
+        return Ok(Exit::Success);
+    }
+    let refused =
+        |error: io::Error| Failure::new(Exit::Host, format!("can't take calls in: {error}"));
+    let socket: OwnedFd = io::stdin().as_fd().try_clone_to_owned().map_err(refused)?;
+    let app = match options.load {
+        WorkerLoad::Manifest | WorkerLoad::Demo => Arc::clone(workflow(options)?.app()),
+        WorkerLoad::Bench => scenarios::consumer(&Config::default())?,
+        WorkerLoad::Stream => return stream(socket, options.mode),
+    };
+    serve(&app, socket, options).map_err(refused)
+}
+
+/// The part of a workflow that is placed here.
+fn workflow(options: &Worker) -> Result<Executable, Failure> {
+    let mut workflow = match &options.workflow {
+        Some(path) => Workflow::load(path)?,
+        None => demo::workflow()?,
+    };
+    crew::place(&mut workflow, options.mode);
+    let mut placements = workflow.functions().iter().map(|function| &function.placement);
+    let here = placements.find(|placement| workflow.say(placement) == options.here).cloned();
+    let here = here.ok_or_else(|| {
+        Failure::new(Exit::Usage, format!("no function is placed in {}", options.here))
+    })?;
+    let runtime = Runtime::new(Config::default())?;
+    let addresses = Addresses(options.peer.iter().cloned().collect());
+    addresses.load(options.parent, here, workflow, |workflow, place| {
+        let source = |path: &Path| match &options.workflow {
+            Some(_) => ModuleSource::File(path.to_owned()),
+            None => demo::module(path),
+        };
+        Ok(Executable::load(&runtime, workflow, &source, place)?)
+    })
+}
+
+/// What takes calls in while this lives.
+#[allow(dead_code, reason = "held for what it does")]
+enum Server {
+    Unix(UnixServer),
+    Tcp(TcpServer),
+}
+
+/// Takes calls in over a socket that listens, until the parent ends.
+fn serve(app: &Arc<App>, socket: OwnedFd, options: &Worker) -> io::Result<Exit> {
+    let (door, terms) = (app.door(), app.terms());
+    let _server = match options.mode {
+        Mode::Network => Server::Tcp(TcpServer::on(TcpListener::from(socket), door, terms)?),
+        _ => {
+            let terms = Terms { trust: Trust::domain(options.parent), ..terms };
+            Server::Unix(UnixServer::on(UnixListener::from(socket), door, terms)?)
+        }
+    };
+    say_ready()?;
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Takes payloads in by the copying way, from one connection.
+fn stream(socket: OwnedFd, mode: Mode) -> Result<Exit, Failure> {
+    let refused = |error: io::Error| Failure::new(Exit::Host, format!("can't listen: {error}"));
+    say_ready().map_err(refused)?;
+    let config = Config::default();
+    match mode {
+        Mode::Network => {
+            let (stream, _) = TcpListener::from(socket).accept().map_err(refused)?;
+            stream.set_nodelay(true).map_err(refused)?;
+            scenarios::stream_in(stream, &config)?;
+        }
+        _ => {
+            let (stream, _) = UnixListener::from(socket).accept().map_err(refused)?;
+            scenarios::stream_in(stream, &config)?;
+        }
+    }
+    Ok(Exit::Success)
+}
+
+fn say_ready() -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(READY.as_bytes())?;
+    stdout.flush()
+}
