@@ -31,7 +31,7 @@ const NO_C_CRATES: [&str; 5] = [
 ];
 
 /// Fuzz targets of `fuzz/fuzz_targets`, each run for [`FUZZ_SMOKE_S`] seconds or [`FUZZ_RUNS`] inputs.
-const FUZZ_TARGETS: [&str; 1] = ["manifest"];
+const FUZZ_TARGETS: [&str; 2] = ["frame", "manifest"];
 const FUZZ_SMOKE_S: u32 = 20;
 const FUZZ_RUNS: u32 = 1_000_000;
 
