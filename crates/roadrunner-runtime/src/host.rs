@@ -13,6 +13,7 @@ use wasmtime::{AsContextMut, Caller, Engine, Linker, ResourceLimiter};
 use wasmtime_wasi::p1::WasiP1Ctx;
 
 use crate::app::{App, WindowBytes};
+use crate::deadline::Bounded;
 use crate::dispatch;
 use crate::function::Function;
 use crate::instance::first;
@@ -104,6 +105,12 @@ impl From<GuestError> for Halt {
                 Errno::Limit
             }
         })
+    }
+}
+
+impl Bounded for HostState {
+    fn deadline(&self) -> Instant {
+        self.deadline
     }
 }
 

@@ -67,10 +67,10 @@ impl Instance {
     /// Makes a sandbox. Starting it has the function's own time.
     pub(crate) fn new(app: &Arc<App>, function: &Arc<Function>) -> Result<Self, Fault> {
         let state = HostState::new(app, function)?;
-        let deadline = state.deadline;
         let mut store = Store::new(&app.shared.engine, state);
         store.limiter(|state| state);
-        deadline::arm(&mut store, deadline);
+        deadline::watch(&mut store);
+        deadline::arm(&mut store);
         let wasm = function
             .pre
             .instantiate(&mut store)
@@ -96,12 +96,11 @@ impl Instance {
     /// Its call begins: it is stopped at the deadline or when the function's own time is over. What
     /// its payload has been charged is for the payload's window.
     pub(crate) fn begin(&mut self, deadline: Instant, depth: u32, charge: Option<WindowBytes>) {
-        let deadline = deadline.min(Instant::now() + self.function.spec.timeout);
-        deadline::arm(&mut self.store, deadline);
         let state = self.store.data_mut();
-        state.deadline = deadline;
+        state.deadline = deadline.min(Instant::now() + self.function.spec.timeout);
         state.depth = depth;
         state.arriving = charge;
+        deadline::arm(&mut self.store);
     }
 
     /// Finds the memory and the allocator, and runs `_initialize`.
