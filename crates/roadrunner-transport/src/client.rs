@@ -4,12 +4,13 @@
 //! only where the peer can't have got all of it, because the link was already closed, is it sent
 //! again over a new one.
 
+use std::borrow::Cow;
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use roadrunner_buffer::{BufferError, Sealed, Traffic};
+use roadrunner_buffer::{BufferError, Descriptor, Sealed, Traffic};
 
 use crate::frame::{CallMeta, FaultMeta, Header, Meta, ReplyMeta, Trace};
 use crate::link::{self, Budget, Link, LinkError, Received, Unsent};
@@ -41,6 +42,11 @@ pub(crate) trait Dial: Send + Sync {
 
     /// Where the peer is, for messages.
     fn peer(&self) -> String;
+
+    /// What the peer calls a function.
+    fn full_name<'t>(&self, target: &'t str) -> Cow<'t, str> {
+        target.into()
+    }
 }
 
 /// A process or host that calls go to.
@@ -86,7 +92,7 @@ impl<D: Dial> Client<D> {
             Ok(counted) => counted,
             Err(fault) => return Err(Undelivered::before(fault, call.payload)),
         };
-        let Call { target, mut payload, since, deadline, depth } = call;
+        let Call { target, mut payload, since, deadline, depth, .. } = call;
         let packed = match self.pack(&mut payload) {
             Ok(packed) => packed,
             Err(source) => {
@@ -104,6 +110,7 @@ impl<D: Dial> Client<D> {
                 })
                 .unwrap_or_else(|source| Err(Fault::HandOver { function: target.into(), source })),
             };
+        let lent = packed.as_ref().is_some_and(|(parts, _)| parts.iter().any(is_lent));
         drop(packed);
         let mut sent = match sent {
             Ok(sent) => sent,
@@ -125,11 +132,15 @@ impl<D: Dial> Client<D> {
                 Err(Undelivered::before(fault.into(), payload))
             }
             Ok(_) => Err(Undelivered::after(self.lost(target, "it answered with a call"))),
+            // Whoever borrowed it may have written to it.
+            Err(error) if lent && !error.is_timeout() => {
+                Err(Undelivered::after(self.lost(target, error)))
+            }
             Err(error) if error.is_timeout() => {
                 let timeout = deadline.saturating_duration_since(since);
                 Err(Undelivered::after(Fault::TimedOut { function: target.into(), timeout }))
             }
-            Err(error) => Err(Undelivered::after(self.lost(target, error))),
+            Err(error) => Err(Undelivered::maybe(self.lost(target, error), Some(payload))),
         }
     }
 
@@ -187,7 +198,7 @@ impl<D: Dial> Client<D> {
         let send = |link: &mut D::Link| {
             let time_left = deadline.saturating_duration_since(Instant::now());
             let meta = Meta::Call(CallMeta {
-                function: target.into(),
+                function: self.dial.full_name(target).into(),
                 time_left_us: u64::try_from(time_left.as_micros()).unwrap_or(u64::MAX),
                 depth,
                 many,
@@ -297,6 +308,11 @@ impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// Whether the peer borrows the memory that a payload lies in.
+fn is_lent(part: &Sealed<'_>) -> bool {
+    matches!(part.descriptor(), Some(Descriptor::Segment(_)))
 }
 
 fn is_closed(error: &io::Error) -> bool {

@@ -7,7 +7,9 @@ use roadrunner_buffer::{
     BreakEven, BufferError, Domain, Extent, Home, Pool, PoolLimits, Sealed, Window, round_to_pages,
 };
 
-use crate::{Account, Call, Fault, Inbox, Lender, Mode, Payload, Reply, Transport, Undelivered};
+use crate::{
+    Account, Call, Caller, Fault, Inbox, Lender, Mode, Payload, Reply, Transport, Undelivered,
+};
 
 /// A function that no inbox serves.
 pub const NOBODY: &str = "nobody";
@@ -108,7 +110,14 @@ fn pattern(len: usize) -> Vec<u8> {
 
 fn call<'p>(target: &'p str, payload: Payload<'p>) -> Call<'p> {
     let since = Instant::now();
-    Call { target, payload, since, deadline: since + Duration::from_secs(10), depth: 0 }
+    Call {
+        target,
+        payload,
+        since,
+        deadline: since + Duration::from_secs(10),
+        depth: 0,
+        caller: Caller::Unnamed,
+    }
 }
 
 /// Runs every check.
@@ -156,8 +165,11 @@ fn a_reply_can_be_sent_on(transport: &impl Transport, home: &Home) {
 fn an_undelivered_payload_comes_back(transport: &impl Transport, home: &Home) {
     let bytes = pattern(100_000);
     let sent = transport.send(call(NOBODY, Payload::One(owned(&bytes, transport, home))));
-    let Err(Undelivered { fault: Fault::Unknown { function }, payload: Some(Payload::One(back)) }) =
-        sent
+    let Err(Undelivered {
+        fault: Fault::Unknown { function },
+        payload: Some(Payload::One(back)),
+        ..
+    }) = sent
     else {
         panic!("a call of nobody must be refused with its payload");
     };

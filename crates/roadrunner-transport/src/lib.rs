@@ -14,10 +14,12 @@ mod client;
 pub mod conformance;
 mod fault;
 pub mod frame;
+mod identity;
 mod link;
 mod local;
 mod server;
 mod tcp;
+mod tls;
 mod unix;
 
 use std::fmt;
@@ -27,8 +29,9 @@ use std::time::{Duration, Instant};
 use roadrunner_buffer::{BufferError, Home, Lent, Releases, Sealed, Traffic};
 
 pub use fault::Fault;
+pub use identity::{Identity, IdentityError};
 pub use local::Local;
-pub use tcp::{Tcp, TcpServer};
+pub use tcp::{Node, Protection, Tcp, TcpServer};
 pub use unix::{Unix, UnixServer};
 
 /// Where the peer of a hand-over is, which decides how its pages travel.
@@ -134,6 +137,16 @@ impl Terms {
     }
 }
 
+/// Who makes a call, as far as the way that it came has proved it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Caller {
+    /// Somebody of this process, of this user, or whom nobody asked.
+    #[default]
+    Unnamed,
+    /// The owner of a certificate with these names.
+    Named(Arc<[String]>),
+}
+
 /// One invocation on its way to a function.
 #[derive(Debug)]
 pub struct Call<'p> {
@@ -147,6 +160,8 @@ pub struct Call<'p> {
     pub deadline: Instant,
     /// How many calls wait for this one on the same thread.
     pub depth: u32,
+    /// Who makes it.
+    pub caller: Caller,
 }
 
 /// What a call carries.
@@ -296,19 +311,28 @@ pub struct Undelivered<'p> {
     pub fault: Fault,
     /// The payload, unless the function got it.
     pub payload: Option<Payload<'p>>,
+    /// The payload, where the function may have got it and it is still here as it was: for a function
+    /// that may run twice.
+    pub copy: Option<Payload<'p>>,
 }
 
 impl<'p> Undelivered<'p> {
     /// A fault before delivery.
     #[must_use]
     pub fn before(fault: Fault, payload: Payload<'p>) -> Self {
-        Self { fault, payload: Some(payload) }
+        Self { fault, payload: Some(payload), copy: None }
     }
 
     /// A fault after delivery.
     #[must_use]
     pub fn after(fault: Fault) -> Self {
-        Self { fault, payload: None }
+        Self { fault, payload: None, copy: None }
+    }
+
+    /// A fault that leaves it open whether the payload was delivered.
+    #[must_use]
+    pub fn maybe(fault: Fault, copy: Option<Payload<'p>>) -> Self {
+        Self { fault, payload: None, copy }
     }
 }
 

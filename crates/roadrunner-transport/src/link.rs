@@ -15,7 +15,7 @@ use crate::frame::{
     DESCRIPTORS, FrameError, HEADER_BYTES, Header, INLINE_CHECKSUM_BYTES, InlineChecksum, Meta,
     Part, Place,
 };
-use crate::{Terms, Trust};
+use crate::{Caller, Terms, Trust};
 
 /// Bytes of a payload that are received at a time: fewer cost calls, more would count long before
 /// they have come.
@@ -27,8 +27,18 @@ pub(crate) trait Link: Send {
     /// Whether payloads travel as descriptors.
     fn passes_descriptors(&self) -> bool;
 
+    /// Does what goes before the first frame.
+    fn settle(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Sends some of the bytes, the descriptors with the first of them.
     fn write(&mut self, parts: &[IoSlice<'_>], fds: &[BorrowedFd<'_>]) -> io::Result<usize>;
+
+    /// Sends what was taken to be sent and waits here.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Receives the first bytes of a frame, and descriptors that come with them.
     fn read_first(&mut self, into: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<usize>;
@@ -38,6 +48,11 @@ pub(crate) trait Link: Send {
 
     /// The number of the process at the other end; 0 where that is on another host.
     fn peer(&self) -> u32;
+
+    /// Who the other end has shown to be, once all is settled.
+    fn caller(&self) -> Caller {
+        Caller::Unnamed
+    }
 
     /// Waits until it is ready; `false` where that takes longer.
     fn wait(&mut self, ready: Ready, wait: Duration) -> io::Result<bool>;
@@ -200,8 +215,8 @@ pub(crate) fn send(
     sent
 }
 
-fn send_all(
-    link: &mut impl Link,
+fn send_all<L: Link>(
+    link: &mut L,
     slices: &mut [IoSlice<'_>],
     mut fds: &[BorrowedFd<'_>],
     until: Instant,
@@ -216,7 +231,13 @@ fn send_all(
         (fds, begun) = (&[], true);
         IoSlice::advance_slices(&mut left, sent);
     }
-    Ok(())
+    ready(link, Ready::Write, until, L::flush)
+        .map_err(|error| Unsent { error: error.into(), begun })
+}
+
+/// Does what goes before the first frame, by a time.
+pub(crate) fn settle(link: &mut impl Link, until: Instant) -> io::Result<()> {
+    ready(link, Ready::Read, until, Link::settle)
 }
 
 /// Receives the bytes of a header. Its first byte may come as late as `idle`, the rest as late as

@@ -15,7 +15,7 @@ use roadrunner_sys as sys;
 
 use crate::frame::{CallMeta, FaultMeta, FrameError, Header, Meta, ReplyMeta, Trace};
 use crate::link::{self, Budget, Link, LinkError, Received};
-use crate::{Call, Fault, Inbox, Payload, Reply, Terms, Trust, Undelivered};
+use crate::{Call, Caller, Fault, Inbox, Payload, Reply, Terms, Trust, Undelivered};
 
 /// Connections at a time, each a thread and a descriptor: a peer uses one for each of its calls
 /// under way, and a process with 1024 descriptors can hold these and their payloads.
@@ -23,6 +23,9 @@ pub(crate) const CONNECTIONS: usize = 256;
 
 /// How long a connection may be silent between two calls.
 pub(crate) const IDLE: Duration = Duration::from_secs(60);
+
+/// Time that a connection has to say who it is, before it has shown any right to be here.
+const SETTLING: Duration = Duration::from_secs(10);
 
 /// Time that the rest of a header has after its first byte: it is sent in one piece.
 const HEADER_PATIENCE: Duration = Duration::from_secs(5);
@@ -241,6 +244,10 @@ fn begin<L: Listen>(shared: &Arc<Shared>, link: L::Link) -> Result<(), (String, 
 
 /// Serves one call after the other until either side has enough.
 fn serve(entered: &Entered, link: &mut impl Link) {
+    if let Err(error) = link::settle(link, Instant::now() + SETTLING) {
+        tracing::warn!(%error, "a connection was not accepted");
+        return;
+    }
     loop {
         match serve_one(entered, link) {
             Ok(true) => {}
@@ -285,7 +292,7 @@ fn serve_one(entered: &Entered, link: &mut impl Link) -> Result<bool, LinkError>
         let what = "an answer came where a call should".to_owned();
         return Err(FrameError::Meta(what).into());
     };
-    let ended = run(shared, &call, parts, since);
+    let ended = run(shared, &call, parts, since, link.caller());
     answer(terms, link, id, &call.function, ended)?;
     shared.inbox.rest(&call.function);
     Ok(entered.busy(false))
@@ -297,6 +304,7 @@ fn run<'c>(
     call: &'c CallMeta,
     mut parts: Vec<Sealed<'static>>,
     since: Instant,
+    caller: Caller,
 ) -> Result<(Reply, Instant), Undelivered<'c>> {
     let time_left = Duration::from_micros(call.time_left_us).min(LONGEST_CALL);
     let payload = match (call.many, parts.len()) {
@@ -304,7 +312,8 @@ fn run<'c>(
         _ => Payload::Many(parts),
     };
     let target = call.function.as_str();
-    let call = Call { target, payload, since, deadline: since + time_left, depth: call.depth };
+    let (deadline, depth) = (since + time_left, call.depth);
+    let call = Call { target, payload, since, deadline, depth, caller };
     let ended = catch_unwind(AssertUnwindSafe(|| shared.inbox.accept(call)));
     let panicked = |_| {
         let reason = "the host panicked; its log says where".into();
@@ -326,7 +335,7 @@ fn answer(
 ) -> Result<(), LinkError> {
     let until = Instant::now() + ANSWER_PATIENCE;
     let (fault, delivered) = match ended {
-        Err(Undelivered { fault, payload }) => (fault, payload.is_none()),
+        Err(Undelivered { fault, payload, .. }) => (fault, payload.is_none()),
         Ok((mut reply, entered)) => {
             let account = (&reply.account).into();
             let hops = reply.hops.iter().map(Into::into).collect();
