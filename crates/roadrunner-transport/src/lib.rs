@@ -18,6 +18,7 @@ mod link;
 mod local;
 mod server;
 mod tcp;
+mod trace;
 mod unix;
 
 use std::fmt;
@@ -29,6 +30,7 @@ use roadrunner_buffer::{BufferError, Home, Lent, Releases, Sealed, Traffic};
 pub use fault::Fault;
 pub use local::Local;
 pub use tcp::{Tcp, TcpServer};
+pub use trace::Trace;
 pub use unix::{Unix, UnixServer};
 
 /// Where the peer of a hand-over is, which decides how its pages travel.
@@ -147,6 +149,8 @@ pub struct Call<'p> {
     pub deadline: Instant,
     /// How many calls wait for this one on the same thread.
     pub depth: u32,
+    /// The caller's span, of which the function's is a child.
+    pub trace: Trace,
 }
 
 /// What a call carries.

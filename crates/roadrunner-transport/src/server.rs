@@ -271,7 +271,7 @@ fn serve_one(entered: &Entered, link: &mut impl Link) -> Result<bool, LinkError>
     let received = received.and_then(|header| {
         link::receive_rest(link, &header, fds, (since, until), terms, &shared.inline)
     });
-    let Received { id, meta, parts, since } = match received {
+    let Received { id, trace, meta, parts, since } = match received {
         Ok(received) => received,
         Err(error) => {
             // What follows on this connection can't be told from payload any more.
@@ -285,7 +285,7 @@ fn serve_one(entered: &Entered, link: &mut impl Link) -> Result<bool, LinkError>
         let what = "an answer came where a call should".to_owned();
         return Err(FrameError::Meta(what).into());
     };
-    let ended = run(shared, &call, parts, since);
+    let ended = run(shared, &call, trace, parts, since);
     answer(terms, link, id, &call.function, ended)?;
     shared.inbox.rest(&call.function);
     Ok(entered.busy(false))
@@ -295,6 +295,7 @@ fn serve_one(entered: &Entered, link: &mut impl Link) -> Result<bool, LinkError>
 fn run<'c>(
     shared: &Shared,
     call: &'c CallMeta,
+    trace: Trace,
     mut parts: Vec<Sealed<'static>>,
     since: Instant,
 ) -> Result<(Reply, Instant), Undelivered<'c>> {
@@ -304,7 +305,8 @@ fn run<'c>(
         _ => Payload::Many(parts),
     };
     let target = call.function.as_str();
-    let call = Call { target, payload, since, deadline: since + time_left, depth: call.depth };
+    let (deadline, depth) = (since + time_left, call.depth);
+    let call = Call { target, payload, since, deadline, depth, trace };
     let ended = catch_unwind(AssertUnwindSafe(|| shared.inbox.accept(call)));
     let panicked = |_| {
         let reason = "the host panicked; its log says where".into();
