@@ -71,7 +71,8 @@ pub(crate) struct Demo {
 
 /// Run a workflow once on one payload.
 ///
-/// WORKFLOW is a manifest, `roadrunner.toml`; docs/manifest.md describes it.
+/// WORKFLOW is a manifest, `roadrunner.toml`; docs/manifest.md describes it. A W3C `traceparent` in the
+/// environment, as TRACEPARENT, is passed on to the functions.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -130,7 +131,8 @@ pub(crate) struct Serve {
 
 /// Call a workflow or function of a node that `roadrunner serve` started.
 ///
-/// NAME is a WORKFLOW, a WORKFLOW.FUNCTION, or a FUNCTION that only one workflow of the node has.
+/// NAME is a WORKFLOW, a WORKFLOW.FUNCTION, or a FUNCTION that only one workflow of the node has. A W3C
+/// `traceparent` in the environment, as TRACEPARENT, goes with the call.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:

@@ -14,7 +14,7 @@ use wasmtime::{
 };
 use wasmtime_wasi::I32Exit;
 
-use crate::app::{App, WindowBytes};
+use crate::app::{App, Bounds, WindowBytes};
 use crate::deadline;
 use crate::function::{AllocateShape, AllocatorShape, Entry, Function};
 use crate::host::{HostState, Stop};
@@ -93,12 +93,13 @@ impl Instance {
         Arc::ptr_eq(&self.function, function)
     }
 
-    /// Its call begins: it is stopped at the deadline or when the function's own time is over. What
+    /// Its call begins, with this span: it is stopped at the deadline or when the function's own time is over. What
     /// its payload has been charged is for the payload's window.
-    pub(crate) fn begin(&mut self, deadline: Instant, depth: u32, charge: Option<WindowBytes>) {
+    pub(crate) fn begin(&mut self, bounds: Bounds, charge: Option<WindowBytes>) {
         let state = self.store.data_mut();
-        state.deadline = deadline.min(Instant::now() + self.function.spec.timeout);
-        state.depth = depth;
+        state.deadline = bounds.deadline.min(Instant::now() + self.function.spec.timeout);
+        state.depth = bounds.depth;
+        state.trace = bounds.trace;
         state.arriving = charge;
         deadline::arm(&mut self.store);
     }

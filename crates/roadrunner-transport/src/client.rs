@@ -92,7 +92,7 @@ impl<D: Dial> Client<D> {
             Ok(counted) => counted,
             Err(fault) => return Err(Undelivered::before(fault, call.payload)),
         };
-        let Call { target, mut payload, since, deadline, depth, .. } = call;
+        let Call { target, mut payload, since, deadline, depth, trace, .. } = call;
         let packed = match self.pack(&mut payload) {
             Ok(packed) => packed,
             Err(source) => {
@@ -102,14 +102,13 @@ impl<D: Dial> Client<D> {
         };
         let copied = packed.as_ref().map_or(Traffic::default(), |(_, copied)| *copied);
         let many = matches!(payload, Payload::Many(_));
-        let sent =
-            match &packed {
-                Some((parts, _)) => self.send(target, parts, many, deadline, depth),
-                None => with_parts(&mut payload, |parts| {
-                    self.send(target, parts, many, deadline, depth)
-                })
-                .unwrap_or_else(|source| Err(Fault::HandOver { function: target.into(), source })),
-            };
+        let sent = match &packed {
+            Some((parts, _)) => self.send(target, parts, many, deadline, depth, trace),
+            None => with_parts(&mut payload, |parts| {
+                self.send(target, parts, many, deadline, depth, trace)
+            })
+            .unwrap_or_else(|source| Err(Fault::HandOver { function: target.into(), source })),
+        };
         let lent = packed.as_ref().is_some_and(|(parts, _)| parts.iter().any(is_lent));
         drop(packed);
         let mut sent = match sent {
@@ -192,6 +191,7 @@ impl<D: Dial> Client<D> {
         many: bool,
         deadline: Instant,
         depth: u32,
+        trace: Trace,
     ) -> Result<Sent<D::Link>, Fault> {
         let id = self.ids.fetch_add(1, Ordering::Relaxed);
         let released = self.terms.trust.releases();
@@ -205,7 +205,7 @@ impl<D: Dial> Client<D> {
                 parts: link::parts_of(link, parts),
                 released: released.clone(),
             });
-            let head = meta.encode(id, Trace::default(), false);
+            let head = meta.encode(id, trace, false);
             let head = head.map_err(|error| Unsent { error: error.into(), begun: false })?;
             link::send(link, &head, parts, deadline, &self.terms)
         };

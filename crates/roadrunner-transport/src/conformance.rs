@@ -8,7 +8,8 @@ use roadrunner_buffer::{
 };
 
 use crate::{
-    Account, Call, Caller, Fault, Inbox, Lender, Mode, Payload, Reply, Transport, Undelivered,
+    Account, Call, Caller, Fault, Inbox, Lender, Mode, Payload, Reply, Trace, Transport,
+    Undelivered,
 };
 
 /// A function that no inbox serves.
@@ -18,8 +19,10 @@ pub const FAILS: &str = "fails";
 /// A function that answers what it got.
 pub const ECHO: &str = "echo";
 
-/// An inbox of three functions, [`ECHO`], [`FAILS`] and, not served, [`NOBODY`], whose memory is
-/// plain host memory.
+/// A function that answers the text of its call's trace.
+pub const TRACES: &str = "traces";
+
+/// An inbox of these functions, of which [`NOBODY`] is not served, whose memory is plain host memory.
 #[derive(Debug)]
 pub struct EchoInbox(Home);
 
@@ -85,7 +88,12 @@ impl Inbox for EchoInbox {
         if function == NOBODY {
             return Err(Undelivered::before(Fault::Unknown { function }, call.payload));
         }
-        let landed = match call.payload {
+        let trace = call.trace.to_string();
+        let payload = match call.payload {
+            _ if function == TRACES => Payload::One(Sealed::borrowed(trace.as_bytes())),
+            payload => payload,
+        };
+        let landed = match payload {
             Payload::One(sealed) => Landed::of(sealed, &self.0),
             Payload::Held(mut reply) => {
                 reply.payload().and_then(|sealed| Landed::of(sealed, &self.0))
@@ -110,14 +118,8 @@ fn pattern(len: usize) -> Vec<u8> {
 
 fn call<'p>(target: &'p str, payload: Payload<'p>) -> Call<'p> {
     let since = Instant::now();
-    Call {
-        target,
-        payload,
-        since,
-        deadline: since + Duration::from_secs(10),
-        depth: 0,
-        caller: Caller::Unnamed,
-    }
+    let (deadline, caller) = (since + Duration::from_secs(10), Caller::Unnamed);
+    Call { target, payload, since, deadline, depth: 0, caller, trace: Trace::default() }
 }
 
 /// Runs every check.
@@ -129,6 +131,7 @@ pub fn all(transport: &impl Transport, home: &Home) {
     a_reply_can_be_sent_on(transport, home);
     an_undelivered_payload_comes_back(transport, home);
     a_failed_function_says_why(transport, home);
+    the_trace_goes_along(transport);
 }
 
 fn payloads_of_all_sizes_arrive_whole(transport: &impl Transport, home: &Home) {
@@ -183,6 +186,18 @@ fn a_failed_function_says_why(transport: &impl Transport, home: &Home) {
         panic!("a failure must arrive as one");
     };
     assert_eq!((function.as_str(), message.as_str()), (FAILS, "as asked"));
+}
+
+fn the_trace_goes_along(transport: &impl Transport) {
+    for trace in [Trace { flags: 1, ..Trace::begin() }, Trace::begin(), Trace::default()] {
+        let call = Call { trace, ..call(TRACES, Payload::One(Sealed::empty())) };
+        let got = transport.send(call).map_err(|error| error.fault.to_string());
+        let got = got.and_then(|mut reply| {
+            let sealed = reply.payload().map_err(|error| error.to_string())?;
+            sealed.bytes().map(<[u8]>::to_vec).map_err(|error| error.to_string())
+        });
+        assert_eq!(got, Ok(trace.to_string().into_bytes()), "not the caller's trace");
+    }
 }
 
 /// A payload in the pages that a plan chooses for this way.

@@ -20,6 +20,7 @@ mod local;
 mod server;
 mod tcp;
 mod tls;
+mod trace;
 mod unix;
 
 use std::fmt;
@@ -32,6 +33,7 @@ pub use fault::Fault;
 pub use identity::{Identity, IdentityError};
 pub use local::Local;
 pub use tcp::{Node, Protection, Tcp, TcpServer};
+pub use trace::Trace;
 pub use unix::{Unix, UnixServer};
 
 /// Where the peer of a hand-over is, which decides how its pages travel.
@@ -162,6 +164,8 @@ pub struct Call<'p> {
     pub depth: u32,
     /// Who makes it.
     pub caller: Caller,
+    /// The caller's span, of which the function's is a child.
+    pub trace: Trace,
 }
 
 /// What a call carries.

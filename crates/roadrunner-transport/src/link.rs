@@ -15,7 +15,7 @@ use crate::frame::{
     DESCRIPTORS, FrameError, HEADER_BYTES, Header, INLINE_CHECKSUM_BYTES, InlineChecksum, Meta,
     Part, Place,
 };
-use crate::{Caller, Terms, Trust};
+use crate::{Caller, Terms, Trace, Trust};
 
 /// Bytes of a payload that are received at a time: fewer cost calls, more would count long before
 /// they have come.
@@ -88,6 +88,7 @@ impl LinkError {
 /// A frame as it came.
 pub(crate) struct Received {
     pub(crate) id: u64,
+    pub(crate) trace: Trace,
     pub(crate) meta: Meta,
     pub(crate) parts: Vec<Sealed<'static>>,
     /// When its header was there.
@@ -306,7 +307,7 @@ pub(crate) fn receive_rest(
     if let Trust::Domain(domain) = &terms.trust {
         domain.lent.come_back(meta.released());
     }
-    Ok(Received { id: header.id, meta, parts, since })
+    Ok(Received { id: header.id, trace: header.trace, meta, parts, since })
 }
 
 /// Takes a payload in that came as a descriptor.

@@ -278,7 +278,7 @@ fn serve_one(entered: &Entered, link: &mut impl Link) -> Result<bool, LinkError>
     let received = received.and_then(|header| {
         link::receive_rest(link, &header, fds, (since, until), terms, &shared.inline)
     });
-    let Received { id, meta, parts, since } = match received {
+    let Received { id, trace, meta, parts, since } = match received {
         Ok(received) => received,
         Err(error) => {
             // What follows on this connection can't be told from payload any more.
@@ -292,7 +292,7 @@ fn serve_one(entered: &Entered, link: &mut impl Link) -> Result<bool, LinkError>
         let what = "an answer came where a call should".to_owned();
         return Err(FrameError::Meta(what).into());
     };
-    let ended = run(shared, &call, parts, since, link.caller());
+    let ended = run(shared, &call, trace, parts, since, link.caller());
     answer(terms, link, id, &call.function, ended)?;
     shared.inbox.rest(&call.function);
     Ok(entered.busy(false))
@@ -302,6 +302,7 @@ fn serve_one(entered: &Entered, link: &mut impl Link) -> Result<bool, LinkError>
 fn run<'c>(
     shared: &Shared,
     call: &'c CallMeta,
+    trace: Trace,
     mut parts: Vec<Sealed<'static>>,
     since: Instant,
     caller: Caller,
@@ -313,7 +314,7 @@ fn run<'c>(
     };
     let target = call.function.as_str();
     let (deadline, depth) = (since + time_left, call.depth);
-    let call = Call { target, payload, since, deadline, depth, caller };
+    let call = Call { target, payload, since, deadline, depth, caller, trace };
     let ended = catch_unwind(AssertUnwindSafe(|| shared.inbox.accept(call)));
     let panicked = |_| {
         let reason = "the host panicked; its log says where".into();

@@ -225,11 +225,11 @@ impl Drop for Running<'_> {
 
 /// Runs a whole workflow for a call of it.
 fn run(exe: &Executable, call: Call<'_>) -> Result<Reply, Fault> {
-    let Call { target, payload, deadline, depth, .. } = call;
+    let Call { target, payload, deadline, depth, trace, .. } = call;
     let (payload, copied) = owned(payload, exe.home())
         .map_err(|source| Fault::HandOver { function: target.into(), source })?;
     // A workflow that calls itself by way of nodes comes to an end at the depth of calls, too.
-    let bounds = Bounds { deadline, depth: depth.saturating_add(1) };
+    let bounds = Bounds { deadline, depth: depth.saturating_add(1), trace };
     match exe.run_within(bounds, payload, &mut |_| {}) {
         Ok(finished) => Ok(reply(finished, copied)),
         Err(RunError { fault, .. }) => Err(fault),

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use roadrunner_runtime::{
     Account, App, Bounds, BufferError, Call, Fault, FunctionSpec, Home, Hop, LoadError, Mode,
-    ModuleSource, Payload, Ready, Remote, Reply, Runtime, Sealed, Terms, Ticket, Traffic,
+    ModuleSource, Payload, Ready, Remote, Reply, Runtime, Sealed, Terms, Ticket, Trace, Traffic,
     Undelivered, WasiDir, WasiSpec,
 };
 
@@ -193,8 +193,13 @@ impl Executable {
         input: Sealed<'static>,
         progress: &mut dyn FnMut(&str),
     ) -> Result<Finished, RunError> {
-        let bounds = Bounds { deadline: Instant::now() + UNBOUNDED, depth: 0 };
-        self.run_within(bounds, Payload::One(input), progress)
+        self.run_within(Self::bounds(), Payload::One(input), progress)
+    }
+
+    /// What a run may take that nobody else bounds or traces.
+    #[must_use]
+    pub fn bounds() -> Bounds {
+        Bounds { deadline: Instant::now() + UNBOUNDED, depth: 0, trace: Trace::default() }
     }
 
     /// As [`Executable::run`], for a caller that gives up at its own deadline. The entry may be a
@@ -331,8 +336,16 @@ impl<'e> Run<'e> {
             let patience = Instant::now() + PATIENCE;
             let ready = self.prepared.take().and_then(|ticket| ticket.join(patience)).flatten();
             self.prepared = self.prepare_next(function);
-            let Bounds { deadline, depth } = self.bounds;
-            let call = |payload| Call { target, payload, since, deadline, depth };
+            let Bounds { deadline, depth, trace } = self.bounds;
+            let call = |payload| Call {
+                target,
+                payload,
+                since,
+                deadline,
+                depth,
+                caller: Default::default(),
+                trace,
+            };
             let mut ended = self.exe.app.deliver(ready, call(parcel.payload));
             if let Err(Undelivered { fault: Fault::Exhausted { .. }, payload }) = &mut ended
                 && let Some(payload) = payload.take()

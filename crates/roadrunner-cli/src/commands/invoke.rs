@@ -19,7 +19,7 @@ use crate::output::Destination;
 use crate::progress::Progress;
 use crate::report::{self, Report, Usage};
 
-use super::run::{deliver, say};
+use super::run::{self, deliver, say};
 
 /// Who calls, in reports.
 const CALLER: &str = "client";
@@ -91,7 +91,15 @@ impl Node {
         let since = Instant::now();
         let deadline = since + options.timeout;
         let (target, payload) = (options.name.as_str(), Payload::One(input));
-        let ended = self.way.send(Call { target, payload, since, deadline, depth: 0 });
+        let ended = self.way.send(Call {
+            target,
+            payload,
+            since,
+            deadline,
+            depth: 0,
+            caller: Default::default(),
+            trace: run::trace(),
+        });
         let total = since.elapsed();
         let mut reply = ended.map_err(|undelivered| {
             self.failure(undelivered.fault, options, deadline <= Instant::now())

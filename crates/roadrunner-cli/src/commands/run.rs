@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use roadrunner_runtime::{Config, ModuleSource, Reply, Runtime, Sealed};
+use roadrunner_runtime::{Bounds, Config, ModuleSource, Payload, Reply, Runtime, Sealed, Trace};
 use roadrunner_transport::UnixServer;
 use roadrunner_workflow::{Executable, Finished, Placement, Workflow};
 
@@ -75,6 +75,13 @@ pub(super) fn load(
     Ok(Loaded { exe, _server: server, _crew: crew })
 }
 
+/// The span of whoever started this program, which its calls are children of: `$TRACEPARENT`, if that
+/// is there and valid.
+pub(super) fn trace() -> Trace {
+    let said = std::env::var_os("TRACEPARENT");
+    said.and_then(|text| Trace::parse(text.as_encoded_bytes())).unwrap_or_default()
+}
+
 /// Runs a workflow and says what it used.
 pub(super) fn execute(
     exe: &Executable,
@@ -85,7 +92,8 @@ pub(super) fn execute(
     let progress = Progress::start(format!("running {name}"));
     let mut done = 0;
     let (cpu, wall) = (roadrunner_sys::cpu_time(), Instant::now());
-    let finished = exe.run(input, &mut |function| {
+    let bounds = Bounds { trace: trace(), ..Executable::bounds() };
+    let finished = exe.run_within(bounds, Payload::One(input), &mut |function| {
         done += 1;
         progress.say(format!("running {name}: {done} of {steps} functions done ({function})"));
     });

@@ -13,3 +13,4 @@ mod program;
 mod run;
 mod serve;
 mod tools;
+mod trace;

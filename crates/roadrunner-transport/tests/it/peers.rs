@@ -66,14 +66,8 @@ fn call_with(
 ) -> Result<Reply, Undelivered<'static>> {
     let since = Instant::now();
     let payload = Payload::One(Sealed::borrowed(bytes));
-    way.send(Call {
-        target: ECHO,
-        payload,
-        since,
-        deadline: since + time,
-        depth: 0,
-        caller: Caller::Unnamed,
-    })
+    let (deadline, caller, trace) = (since + time, Caller::Unnamed, Trace::default());
+    way.send(Call { target: ECHO, payload, since, deadline, depth: 0, caller, trace })
 }
 
 fn call(way: &Unix) -> Result<Reply, Undelivered<'static>> {

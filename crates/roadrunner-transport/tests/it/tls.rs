@@ -13,7 +13,7 @@ use roadrunner_buffer::{Home, Sealed};
 use roadrunner_transport::conformance::{self, ECHO, EchoInbox};
 use roadrunner_transport::{
     Call, Caller, Fault, Identity, Inbox, Node, Payload, Protection, Reply, Tcp, TcpServer, Terms,
-    Transport, Trust, Undelivered,
+    Trace, Transport, Trust, Undelivered,
 };
 
 /// Who signs certificates.
@@ -117,7 +117,8 @@ fn call(way: &Tcp, home: &Home) -> Result<Vec<u8>, Undelivered<'static>> {
     });
     let (payload, since) = (Payload::One(payload.unwrap()), Instant::now());
     let (deadline, caller) = (since + TIME, Caller::Unnamed);
-    let call = Call { target: ECHO, payload, since, deadline, depth: 0, caller };
+    let call =
+        Call { target: ECHO, payload, since, deadline, depth: 0, caller, trace: Trace::default() };
     way.send(call).map(|mut reply| reply.payload().unwrap().bytes().unwrap().to_vec())
 }
 
@@ -198,7 +199,15 @@ fn a_node_that_speaks_no_more_is_given_up_at_the_deadline() {
     );
     let (payload, since) = (Payload::One(Sealed::empty()), Instant::now());
     let deadline = since + Duration::from_millis(200);
-    let call = Call { target: ECHO, payload, since, deadline, depth: 0, caller: Caller::Unnamed };
+    let call = Call {
+        target: ECHO,
+        payload,
+        since,
+        deadline,
+        depth: 0,
+        caller: Caller::Unnamed,
+        trace: Trace::default(),
+    };
     let undelivered = way.send(call).unwrap_err();
     assert!(matches!(undelivered.fault, Fault::Unreachable { .. }), "{}", undelivered.fault);
     assert!(undelivered.payload.is_some());
@@ -239,7 +248,15 @@ fn a_large_payload_comes_whole_from_many_at_a_time() {
                 });
                 let (payload, since) = (Payload::One(payload.unwrap()), Instant::now());
                 let (deadline, caller) = (since + TIME, Caller::Unnamed);
-                let call = Call { target: ECHO, payload, since, deadline, depth: 0, caller };
+                let call = Call {
+                    target: ECHO,
+                    payload,
+                    since,
+                    deadline,
+                    depth: 0,
+                    caller,
+                    trace: Trace::default(),
+                };
                 let mut reply = way.send(call).unwrap();
                 let back = reply.payload().unwrap();
                 let back = back.bytes().unwrap();
