@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use roadrunner_sys as sys;
 
 use crate::client::{Client, Dial};
 use crate::link::Link;
+use crate::resolve::Name;
 use crate::server::{Listen, Server};
 use crate::{Call, Inbox, Mode, Reply, Terms, Transport, Undelivered};
 
@@ -23,14 +24,14 @@ pub struct Tcp(Client<Node>);
 
 /// Where a host listens.
 struct Node {
-    address: String,
+    address: Name,
 }
 
 impl Tcp {
     /// The way to whoever listens at `HOST:PORT`, when the first call goes there.
     #[must_use]
     pub fn new(address: impl Into<String>, terms: Terms) -> Self {
-        Self(Client::new(Node { address: address.into() }, terms))
+        Self(Client::new(Node { address: Name::new(address.into()) }, terms))
     }
 }
 
@@ -55,7 +56,7 @@ impl Dial for Node {
 
     fn dial(&self, until: Instant) -> io::Result<Self::Link> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in self.address.to_socket_addrs()? {
+        for address in self.address.addresses(until)? {
             if !address.ip().is_loopback() {
                 return Err(needs_tls(address));
             }
@@ -80,7 +81,7 @@ impl Dial for Node {
     }
 
     fn peer(&self) -> String {
-        self.address.clone()
+        self.address.text().into()
     }
 }
 
@@ -108,6 +109,10 @@ impl Link for Arc<TcpStream> {
 
     fn peer(&self) -> u32 {
         0
+    }
+
+    fn process(&self) -> Option<OwnedFd> {
+        None
     }
 
     fn wait(&mut self, ready: sys::Ready, wait: Duration) -> io::Result<bool> {
