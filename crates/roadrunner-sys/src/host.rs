@@ -1,8 +1,11 @@
 //! Facts about the kernel and the machine.
 
+use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
 use std::time::Duration;
 use std::{fs, io};
+
+use crate::{Ready, wait_until_ready};
 
 /// Size of a page in bytes, as the kernel says it.
 #[must_use]
@@ -76,4 +79,33 @@ pub fn parent_of(pid: u32) -> Option<u32> {
     // The name in parentheses may hold anything, the fields behind it not.
     let (_, fields) = stat.rsplit_once(')')?;
     fields.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// Whether a process has ended, of which this is a descriptor ([`crate::peer_pidfd`]), or ends within
+/// `wait`. One that nobody has waited for yet has ended too.
+#[must_use]
+pub fn has_ended(process: BorrowedFd<'_>, wait: Duration) -> bool {
+    // pidfd_open(2): it becomes readable then. Without memory to ask the process counts as alive.
+    wait_until_ready(process, Ready::Read, wait).unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+    use std::process::{Command, Stdio};
+
+    #[test]
+    fn the_end_of_a_process_is_noticed() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        // SAFETY: R2.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, child.id(), 0) };
+        // SAFETY: R4.
+        let process = unsafe { OwnedFd::from_raw_fd(RawFd::try_from(fd).unwrap()) };
+        assert!(!has_ended(process.as_fd(), Duration::from_millis(20)));
+        child.kill().unwrap();
+        assert!(has_ended(process.as_fd(), Duration::from_secs(20)), "nobody waited for it yet");
+        child.wait().unwrap();
+        assert!(has_ended(process.as_fd(), Duration::ZERO));
+    }
 }

@@ -15,6 +15,7 @@
 #![allow(unsafe_code, reason = "this crate is one of the three rooms for unsafe code")]
 
 mod closer;
+mod connect;
 #[cfg(test)]
 mod descriptors;
 mod host;
@@ -23,12 +24,14 @@ mod memfd;
 mod socket;
 
 pub use closer::close_aside;
+pub use connect::connect_unix;
 pub use host::{
-    available_memory, cpu_time, end_with_parent, map_count, max_map_count, page_size, parent_of,
+    available_memory, cpu_time, end_with_parent, has_ended, map_count, max_map_count, page_size,
+    parent_of,
 };
 pub use mapping::{
-    Advice, advise, discard_pages, is_mapped, is_modified, map_plain, map_plain_in_hole,
-    map_private, map_shared, move_pages, reserve, resize, unmap,
+    Advice, advise, discard_pages, is_mapped, is_modified, is_whole_file, map_plain,
+    map_plain_in_hole, map_private, map_shared, move_pages, reserve, resize, unmap,
 };
 pub use memfd::{Memfd, Seals};
 pub use socket::{

@@ -64,6 +64,8 @@ pub(crate) struct Client<D: Dial> {
 struct Sent<L> {
     link: L,
     id: u64,
+    /// Segments that went with it.
+    leases: Vec<u64>,
 }
 
 /// A call that the peer has not.
@@ -115,7 +117,9 @@ impl<D: Dial> Client<D> {
             Ok(sent) => sent,
             Err(fault) => return Err(Undelivered::before(fault, payload)),
         };
-        match self.answer(&mut sent, deadline) {
+        let answer = self.answer(&mut sent, deadline);
+        self.settle(&answer, &sent.leases);
+        match answer {
             Ok(Received { meta: Meta::Reply(meta), parts, since: arrived, .. }) => {
                 self.keep(sent.link);
                 Ok(reply(meta, parts, copied, since, arrived))
@@ -140,6 +144,17 @@ impl<D: Dial> Client<D> {
                 Err(Undelivered::after(Fault::TimedOut { function: target.into(), timeout }))
             }
             Err(error) => Err(Undelivered::maybe(self.lost(target, error), Some(payload))),
+        }
+    }
+
+    /// Gives up the leases that may not be where this end thinks.
+    fn settle(&self, answer: &Result<Received, LinkError>, leases: &[u64]) {
+        match answer {
+            Ok(Received { meta: Meta::Fault(FaultMeta { delivered: false, .. }), .. }) => {
+                self.terms.trust.abandon(leases);
+            }
+            Ok(_) => {}
+            Err(_) => self.terms.trust.abandon_all(),
         }
     }
 
@@ -211,7 +226,10 @@ impl<D: Dial> Client<D> {
         };
         let ended = self.send_over_some(target, deadline, send);
         let (mut link, unsent) = match ended {
-            Ok(link) => return Ok(Sent { link, id }),
+            Ok(link) => {
+                let leases = link::leases_of(&link, parts);
+                return Ok(Sent { link, id, leases });
+            }
             Err(Unsendable::Fault(fault)) => {
                 self.terms.trust.put_back(released);
                 return Err(fault);
@@ -245,8 +263,13 @@ impl<D: Dial> Client<D> {
             }
         }
         let dialled = self.dial.dial(deadline);
-        let mut link = dialled
-            .map_err(|error| Unsendable::Fault(self.not_sent(target, deadline, &error.into())))?;
+        let mut link = dialled.map_err(|error| {
+            // Nobody has the socket any more, which a process of a run has as long as it is there.
+            if error.kind() == io::ErrorKind::ConnectionRefused {
+                self.terms.trust.end(&self.terms.home);
+            }
+            Unsendable::Fault(self.not_sent(target, deadline, &error.into()))
+        })?;
         match send(&mut link) {
             Ok(()) => Ok(link),
             Err(unsent) => Err(Unsendable::Cut(link, unsent)),

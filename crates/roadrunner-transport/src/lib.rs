@@ -17,6 +17,8 @@ pub mod frame;
 mod identity;
 mod link;
 mod local;
+mod members;
+mod resolve;
 mod server;
 mod tcp;
 mod tls;
@@ -121,6 +123,31 @@ impl Trust {
         match self {
             Self::None => Vec::new(),
             Self::Domain(domain) => domain.releases.take(frame::RELEASES),
+        }
+    }
+
+    /// Whether the peer got these leases nobody knows: they are not waited for.
+    pub(crate) fn abandon(&self, leases: &[u64]) {
+        if let Self::Domain(domain) = self
+            && !leases.is_empty()
+        {
+            domain.lent.abandon(leases);
+        }
+    }
+
+    /// A frame was lost, and with it perhaps news of any lease: none that the peer has is waited for.
+    pub(crate) fn abandon_all(&self) {
+        if let Self::Domain(domain) = self {
+            domain.lent.abandon_all();
+        }
+    }
+
+    /// The peer is gone: what it had does not come back, and what it lent is not kept.
+    pub(crate) fn end(&self, home: &Home) {
+        if let Self::Domain(domain) = self {
+            domain.lent.abandon_all();
+            drop(domain.releases.take(usize::MAX));
+            home.pool.forget(&domain.releases);
         }
     }
 

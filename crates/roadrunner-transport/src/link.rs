@@ -49,6 +49,11 @@ pub(crate) trait Link: Send {
     /// The number of the process at the other end; 0 where that is on another host.
     fn peer(&self) -> u32;
 
+    /// A descriptor of that process, where the kernel has one.
+    fn process(&self) -> Option<OwnedFd> {
+        None
+    }
+
     /// Who the other end has shown to be, once all is settled.
     fn caller(&self) -> Caller {
         Caller::Unnamed
@@ -168,6 +173,15 @@ pub(crate) fn parts_of(link: &impl Link, parts: &[Sealed<'_>]) -> Vec<Part> {
     let forms = forms(link, parts);
     let part = |(part, form): (&Sealed<'_>, _)| Part { len: part.len() as u64, place: place(form) };
     parts.iter().zip(&forms).map(part).collect()
+}
+
+/// The segments whose leases go over with these payloads.
+pub(crate) fn leases_of(link: &impl Link, parts: &[Sealed<'_>]) -> Vec<u64> {
+    let lease = |form| match form {
+        Some(Descriptor::Segment(lease)) => Some(lease.id()),
+        _ => None,
+    };
+    forms(link, parts).into_iter().filter_map(lease).collect()
 }
 
 /// A frame that could not be sent.

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +14,7 @@ use roadrunner_sys as sys;
 use crate::client::{Client, Dial};
 use crate::identity::Identity;
 use crate::link::{self, Link};
+use crate::resolve::Name;
 use crate::server::{Listen, Server};
 use crate::tls::Tls;
 use crate::{Call, Caller, Inbox, Mode, Reply, Terms, Transport, Undelivered};
@@ -55,13 +56,20 @@ impl Node {
 }
 
 /// The way to the functions of another host.
-pub struct Tcp(Client<Node>);
+pub struct Tcp(Client<Host>);
+
+/// A host, and what its name stands for.
+struct Host {
+    node: Node,
+    address: Name,
+}
 
 impl Tcp {
     /// The way to a host, when the first call goes there.
     #[must_use]
     pub fn new(node: Node, terms: Terms) -> Self {
-        Self(Client::new(node, terms))
+        let address = Name::new(node.address.clone());
+        Self(Client::new(Host { node, address }, terms))
     }
 }
 
@@ -93,13 +101,14 @@ fn connect(address: SocketAddr, until: Instant) -> io::Result<Arc<TcpStream>> {
     Ok(Arc::new(stream))
 }
 
-impl Dial for Node {
+impl Dial for Host {
     type Link = Wire;
 
     fn dial(&self, until: Instant) -> io::Result<Wire> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in self.address.to_socket_addrs()? {
-            self.protection.allow(address)?;
+        let Node { address: host, name, protection, .. } = &self.node;
+        for address in self.address.addresses(until)? {
+            protection.allow(address)?;
             let stream = match connect(address, until) {
                 Ok(stream) => stream,
                 Err(error) => {
@@ -107,12 +116,10 @@ impl Dial for Node {
                     continue;
                 }
             };
-            let Protection::Tls(identity) = &self.protection else {
-                return Ok(Wire::Plain(stream));
-            };
-            let host = self.address.rsplit_once(':').map_or("", |(host, _)| host);
+            let Protection::Tls(identity) = protection else { return Ok(Wire::Plain(stream)) };
+            let host = host.rsplit_once(':').map_or("", |(host, _)| host);
             let host = host.trim_start_matches('[').trim_end_matches(']');
-            let name = self.name.as_deref().unwrap_or(host);
+            let name = name.as_deref().unwrap_or(host);
             let mut wire = Wire::Tls(Box::new(Tls::to(stream, identity, name)?));
             link::settle(&mut wire, until.min(Instant::now() + CONNECT))?;
             return Ok(wire);
@@ -125,11 +132,11 @@ impl Dial for Node {
     }
 
     fn peer(&self) -> String {
-        self.address.clone()
+        self.address.text().into()
     }
 
     fn full_name<'t>(&self, target: &'t str) -> Cow<'t, str> {
-        match &self.workflow {
+        match &self.node.workflow {
             Some(workflow) => format!("{workflow}.{target}").into(),
             None => target.into(),
         }
