@@ -145,7 +145,7 @@ impl Instance {
     pub(crate) fn receive<'p>(&mut self, payload: Payload<'p>) -> Result<Traffic, Undelivered<'p>> {
         match payload {
             Payload::One(sealed) => self.receive_one(sealed).map_err(|(fault, sealed)| {
-                Undelivered { fault, payload: sealed.map(Payload::One) }
+                Undelivered { fault, payload: sealed.map(Payload::One), copy: None }
             }),
             Payload::Held(mut reply) => {
                 let landed = match reply.payload() {

@@ -49,6 +49,9 @@ pub fn connect_unix(address: &SocketAddr, wait: Duration) -> io::Result<UnixStre
     }
 }
 
+/// The family of UNIX sockets, as addresses have it.
+const FAMILY: libc::sa_family_t = 1;
+
 /// An address as the kernel has it, and its length.
 fn raw(address: &SocketAddr) -> io::Result<(libc::sockaddr_un, libc::socklen_t)> {
     let refused = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, what);
@@ -59,7 +62,7 @@ fn raw(address: &SocketAddr) -> io::Result<(libc::sockaddr_un, libc::socklen_t)>
     };
     // SAFETY: a C structure of integers, for which zeros are values.
     let mut raw: libc::sockaddr_un = unsafe { mem::zeroed() };
-    raw.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    raw.sun_family = FAMILY;
     let end = start + name.len();
     let place = raw.sun_path.get_mut(start..end).ok_or_else(|| refused("too long a name"))?;
     for (to, from) in place.iter_mut().zip(name) {

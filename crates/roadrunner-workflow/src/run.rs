@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use roadrunner_runtime::{
     Account, App, Bounds, BufferError, Call, Fault, FunctionSpec, Home, Hop, LoadError, Mode,
-    ModuleSource, Payload, Ready, Remote, Reply, Runtime, Sealed, Terms, Ticket, Trace, Traffic,
-    Undelivered, WasiDir, WasiSpec,
+    ModuleSource, Payload, Ready, Remote, Reply, Retrying, Runtime, Sealed, Terms, Ticket, Trace,
+    Traffic, Undelivered, WasiDir, WasiSpec,
 };
 
 use crate::plan::{Backing, Edge, Plan};
@@ -128,7 +128,7 @@ impl Executable {
                 specs.push(spec(&workflow, function, plan.backing(index), module));
             } else if (place.can_reach)(&function.placement) {
                 elsewhere.push(function);
-            } else {
+            } else if is_needed(&workflow, index) {
                 let placement = workflow.say(&function.placement);
                 return Err(PrepareError::Placement { function: function.name.clone(), placement });
             }
@@ -139,7 +139,11 @@ impl Executable {
             for function in &elsewhere {
                 let make = || (place.way)(&function.placement, terms);
                 let way = ways.entry(&function.placement).or_insert_with(make);
-                remotes.insert(function.name.clone(), Arc::clone(way));
+                let way: Remote = match function.retries {
+                    0 => Arc::clone(way),
+                    retries => Arc::new(Retrying::new(Arc::clone(way), retries)),
+                };
+                remotes.insert(function.name.clone(), way);
             }
             remotes
         };
@@ -225,6 +229,15 @@ impl Executable {
             Err(fault) => Err(RunError { fault, hops }),
         }
     }
+}
+
+/// Whether a function is called from where its workflow is loaded: by the executor, which a node that
+/// serves its part has not, or by a function there.
+fn is_needed(workflow: &Workflow, index: FunctionIndex) -> bool {
+    let here = workflow.here();
+    let calls =
+        |function: &Function| function.placement == *here && function.calls.contains(&index);
+    !matches!(here, Placement::Node(_)) || workflow.functions().iter().any(calls)
 }
 
 fn spec(
@@ -347,7 +360,7 @@ impl<'e> Run<'e> {
                 trace,
             };
             let mut ended = self.exe.app.deliver(ready, call(parcel.payload));
-            if let Err(Undelivered { fault: Fault::Exhausted { .. }, payload }) = &mut ended
+            if let Err(Undelivered { fault: Fault::Exhausted { .. }, payload, .. }) = &mut ended
                 && let Some(payload) = payload.take()
             {
                 // The sandbox that was made ahead may be the one that is missing here.

@@ -12,7 +12,7 @@ use roadrunner_runtime::{Config, Mode as HandedOver, Terms};
 use serde::Serialize;
 
 use crate::args::{Bench, EmptyCalls, FanOut, HandOver, Mode, Scenario, Transfer};
-use crate::crew::{Address, Load, Partner};
+use crate::crew::{Address, Hosts, Load, Partner};
 use crate::exit::{Exit, Failure};
 use crate::progress::Progress;
 use crate::{output, report};
@@ -67,7 +67,7 @@ fn elsewhere(what: String, size: u64, options: &Transfer) -> Result<scenarios::T
                 .and_then(|address| UnixStream::connect_addr(&address));
             (HandedOver::Kernel, Box::new(stream.map_err(refused)?) as Box<dyn ReadWrite>)
         }
-        Address::Node(address) => {
+        Address::Loopback(address) | Address::Node(_, address) => {
             let stream = TcpStream::connect(address)
                 .and_then(|stream| stream.set_nodelay(true).map(|()| stream));
             (HandedOver::Network, Box::new(stream.map_err(refused)?) as Box<dyn ReadWrite>)
@@ -81,7 +81,7 @@ fn elsewhere(what: String, size: u64, options: &Transfer) -> Result<scenarios::T
         _ => (["send"; 2], "stream through a TCP socket"),
     };
     let way = |terms: &Terms| {
-        let way = partner.address.way(std::process::id(), terms);
+        let way = partner.address.way(std::process::id(), terms, &Hosts::none());
         way.unwrap_or_else(|_| unreachable!("the partner listens under this name"))
     };
     let mut peer = Peer { way: &way, stream: &mut *stream, methods, baseline };

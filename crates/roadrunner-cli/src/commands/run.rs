@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use roadrunner_runtime::{Bounds, Config, ModuleSource, Payload, Reply, Runtime, Sealed, Trace};
 use roadrunner_transport::UnixServer;
-use roadrunner_workflow::{Executable, Finished, Placement, Workflow};
+use roadrunner_workflow::{Executable, Finished, Workflow};
 
 use crate::args::{Mode, Run};
 use crate::crew::{self, Crew, Load};
@@ -21,7 +21,8 @@ pub(crate) fn run(options: &Run) -> Result<Exit, Failure> {
     let config = Config::default();
     let limit = config.payload_bytes;
     let runtime = Runtime::new(config)?;
-    let manifest = Load::Manifest(options.workflow.clone());
+    options.security.warn();
+    let manifest = Load::Manifest(options.workflow.clone(), options.security.clone());
     let file = |path: &Path| ModuleSource::File(path.to_owned());
     let loaded = load(&runtime, workflow, options.mode, &manifest, &file)?;
     let exe = &loaded.exe;
@@ -64,10 +65,12 @@ pub(super) fn load(
     let functions = workflow.functions().len();
     let what = format!("compiling {functions} functions, which are kept for the next time");
     let _progress = Progress::start(what);
+    let (protection, here) = (manifest.protection()?, workflow.here().clone());
     let mut crew = Crew::start(&workflow, mode, manifest)?;
     let exe = crew.addresses.load(
         std::process::id(),
-        Placement::Local,
+        here,
+        protection,
         workflow,
         |workflow, place| Ok(Executable::load(runtime, workflow, source, place)?),
     )?;

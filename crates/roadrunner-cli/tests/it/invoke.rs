@@ -142,7 +142,7 @@ fn no_node_at_all() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let ended = sandbox.run(&["invoke", "w", "--node", &free.to_string()]).complaint();
     insta::assert_snapshot!(ended.replace(&free.to_string(), "ADDRESS"), @"11: roadrunner: no node takes the call of `w` at ADDRESS: Connection refused (os error 111); `roadrunner serve WORKFLOW --node ADDRESS` starts one");
-    insta::assert_snapshot!(sandbox.run(&["invoke", "w", "--node", "192.0.2.1:7400"]).complaint(), @"11: roadrunner: no node takes the call of `w` at 192.0.2.1:7400: 192.0.2.1:7400 is not on this host, and this version has no TLS to reach it by");
+    insta::assert_snapshot!(sandbox.run(&["invoke", "w", "--node", "192.0.2.1:7400"]).complaint(), @"11: roadrunner: no node takes the call of `w` at 192.0.2.1:7400: 192.0.2.1:7400 is not on this host, so it takes --tls DIR with this node's certificate, or --insecure in a network where nobody else is");
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod demo;
 mod help;
 mod http;
 mod invoke;
+mod nodes;
 mod output;
 mod program;
 mod run;
