@@ -44,5 +44,6 @@ pub use socket::{
 };
 pub use splice::{Pipe, send_file};
 pub use zerocopy::{
-    Completed, completed, disconnect, enable_zerocopy, send_zerocopy, unsent, wait_for_completion,
+    Completed, completed, disconnect, enable_zerocopy, is_out_of_buffers, send_zerocopy, unsent,
+    wait_for_completion,
 };

@@ -59,6 +59,12 @@ pub fn send_zerocopy(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> 
     })
 }
 
+/// Whether a send without a copy failed because too many pages or completions are outstanding.
+#[must_use]
+pub fn is_out_of_buffers(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM))
+}
+
 /// Takes one message out of a socket's error queue: which sends are completed that were not before.
 ///
 /// # Errors

@@ -14,6 +14,7 @@ mod client;
 pub mod conformance;
 mod fault;
 pub mod frame;
+mod hose;
 mod link;
 mod local;
 mod server;
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 use roadrunner_buffer::{BufferError, Home, Lent, Releases, Sealed, Traffic};
 
 pub use fault::Fault;
+pub use hose::{Figure, Method, Speed, measure};
 pub use local::Local;
 pub use tcp::{Tcp, TcpServer};
 pub use unix::{Unix, UnixServer};

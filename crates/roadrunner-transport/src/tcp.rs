@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use roadrunner_sys as sys;
 
 use crate::client::{Client, Dial};
+use crate::hose::{Choice, Choices, Method, TcpLink};
 use crate::link::Link;
 use crate::server::{Listen, Server};
 use crate::{Call, Inbox, Mode, Reply, Terms, Transport, Undelivered};
@@ -19,18 +20,41 @@ use crate::{Call, Inbox, Mode, Reply, Terms, Transport, Undelivered};
 const CONNECT: Duration = Duration::from_secs(7);
 
 /// The way to the functions of another host.
-pub struct Tcp(Client<Node>);
+pub struct Tcp {
+    client: Client<Node>,
+    choice: Arc<Choice>,
+}
 
 /// Where a host listens.
 struct Node {
     address: String,
+    /// How large payloads go there, which all links find out together.
+    choice: Arc<Choice>,
 }
 
 impl Tcp {
     /// The way to whoever listens at `HOST:PORT`, when the first call goes there.
     #[must_use]
     pub fn new(address: impl Into<String>, terms: Terms) -> Self {
-        Self(Client::new(Node { address: address.into() }, terms))
+        Self::by(Choice::default(), address, terms)
+    }
+
+    /// The same, with large payloads sent by one method where that takes them, else plainly.
+    #[must_use]
+    pub fn with_method(address: impl Into<String>, terms: Terms, method: Method) -> Self {
+        Self::by(Choice::fixed(method), address, terms)
+    }
+
+    fn by(choice: Choice, address: impl Into<String>, terms: Terms) -> Self {
+        let choice = Arc::new(choice);
+        let node = Node { address: address.into(), choice: Arc::clone(&choice) };
+        Self { client: Client::new(node, terms), choice }
+    }
+
+    /// How most large payloads were sent; `None` before the first one.
+    #[must_use]
+    pub fn method(&self) -> Option<Method> {
+        self.choice.mostly()
     }
 }
 
@@ -40,18 +64,18 @@ impl Transport for Tcp {
     }
 
     fn send<'p>(&self, call: Call<'p>) -> Result<Reply, Undelivered<'p>> {
-        self.0.call(call)
+        self.client.call(call)
     }
 }
 
 impl fmt::Debug for Tcp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Tcp({})", self.0.peer())
+        write!(f, "Tcp({})", self.client.peer())
     }
 }
 
 impl Dial for Node {
-    type Link = Arc<TcpStream>;
+    type Link = TcpLink;
 
     fn dial(&self, until: Instant) -> io::Result<Self::Link> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
@@ -64,11 +88,7 @@ impl Dial for Node {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             match TcpStream::connect_timeout(&address, left) {
-                Ok(stream) => {
-                    stream.set_nodelay(true)?;
-                    stream.set_nonblocking(true)?;
-                    return Ok(Arc::new(stream));
-                }
+                Ok(stream) => return TcpLink::new(stream, Arc::clone(&self.choice)),
                 Err(error) => last = error,
             }
         }
@@ -137,7 +157,7 @@ impl TcpServer {
         if !address.ip().is_loopback() {
             return Err(needs_tls(address));
         }
-        Ok(Self(Server::start(listener, inbox, terms)?))
+        Ok(Self(Server::start(Socket { listener, choices: Choices::default() }, inbox, terms)?))
     }
 
     /// Takes no more calls, and gives those under way as long as `grace` to end.
@@ -152,46 +172,89 @@ impl fmt::Debug for TcpServer {
     }
 }
 
-impl Listen for TcpListener {
-    type Link = Arc<TcpStream>;
+/// A listening socket, and how responses go to those who call.
+struct Socket {
+    listener: TcpListener,
+    choices: Choices,
+}
+
+impl Listen for Socket {
+    type Link = TcpLink;
 
     fn accept(&self) -> io::Result<Self::Link> {
-        let (stream, _) = Self::accept(self)?;
-        stream.set_nodelay(true)?;
-        stream.set_nonblocking(true)?;
-        Ok(Arc::new(stream))
+        let (stream, peer) = self.listener.accept()?;
+        TcpLink::new(stream, self.choices.of(peer.ip()))
     }
 
     fn hang_up(link: &Self::Link) -> Box<dyn Fn() + Send> {
-        let link = Arc::downgrade(link);
-        Box::new(move || {
-            if let Some(link) = link.upgrade() {
-                let _ = link.shutdown(Shutdown::Both);
-            }
-        })
+        link.hang_up()
     }
 
     fn stop(&self) {
-        sys::stop_listening(self.as_fd());
+        sys::stop_listening(self.listener.as_fd());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Trust;
     use crate::conformance::{self, EchoInbox};
+    use crate::{Payload, Trust};
+    use roadrunner_buffer::Sealed;
 
-    #[test]
-    fn the_way_between_hosts_conforms() {
+    fn conforms(listening: Choices, way: impl FnOnce(String, Terms) -> Tcp) -> Tcp {
         let inbox = EchoInbox::default();
         let terms =
             Terms { home: inbox.home().clone(), payload_limit: 1 << 30, trust: Trust::None };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let _server = TcpServer::on(listener, Arc::new(inbox), terms.clone()).unwrap();
+        let socket = Socket { listener, choices: listening };
+        let _server = Server::start(socket, Arc::new(inbox), terms.clone()).unwrap();
         let home = terms.home.clone();
-        conformance::all(&Tcp::new(address, terms), &home);
+        let tcp = way(address, terms);
+        conformance::all(&tcp, &home);
+        tcp
+    }
+
+    #[test]
+    fn the_way_between_hosts_conforms() {
+        let tcp = conforms(Choices::default(), Tcp::new);
+        assert!(tcp.method().is_some(), "some payloads are large");
+    }
+
+    #[test]
+    fn every_method_conforms() {
+        for method in Method::ALL {
+            if let Err(error) = method.is_available() {
+                eprintln!("skipped: {method} is not available here: {error}");
+                continue;
+            }
+            let choices = Choices::fixed(method);
+            let tcp = conforms(choices, |address, terms| Tcp::with_method(address, terms, method));
+            assert!(tcp.choice.went_by(method) > 0, "{method} was not used");
+        }
+    }
+
+    #[test]
+    fn payloads_are_received_into_pages_of_payloads_before() {
+        let inbox = EchoInbox::default();
+        let terms =
+            Terms { home: inbox.home().clone(), payload_limit: 1 << 30, trust: Trust::None };
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let tcp = Tcp::new(listener.local_addr().unwrap().to_string(), terms.clone());
+        let _server = TcpServer::on(listener, Arc::new(inbox), terms.clone()).unwrap();
+        let bytes = vec![7; 3 << 20];
+        for round in 0..6 {
+            let (target, since) = (conformance::ECHO, Instant::now());
+            let payload = Payload::One(Sealed::borrowed(&bytes));
+            let deadline = since + Duration::from_secs(20);
+            let reply = tcp.send(Call { target, payload, since, deadline, depth: 0 }).unwrap();
+            assert_eq!(reply.len(), bytes.len());
+            drop(reply);
+            // Those that the peer received into, and those of its answer here: no more, ever.
+            let waiting = terms.home.pool.usage().bytes;
+            assert!(waiting <= 2 * bytes.len(), "{waiting} bytes of pages after round {round}");
+        }
     }
 
     #[test]
