@@ -19,6 +19,8 @@ pub struct Peer<'p> {
     pub way: &'p dyn Fn(&Terms) -> Remote,
     /// A connection to [`stream_in`] there.
     pub stream: &'p mut dyn ReadWrite,
+    /// What pages the producer writes to.
+    pub backing: Backing,
     /// What `way` does with payloads that move, for the report, and with smaller ones.
     pub methods: [&'static str; 2],
     /// The same of `stream`.
@@ -110,8 +112,7 @@ pub fn transfer_elsewhere(
     peer: &mut Peer<'_>,
     progress: Progress<'_>,
 ) -> Result<Transfer, BenchError> {
-    let backing = if mode == Mode::Kernel { Backing::Segment } else { Backing::Private };
-    let app = guests_beside(config.clone(), backing, "consume", peer.way)?;
+    let app = guests_beside(config.clone(), peer.backing, "consume", peer.way)?;
     let streaming = guests(config.clone(), Backing::Private)?;
     let (mut ours, mut baseline) = (Times::default(), Times::default());
     let (mut round_trips, mut bare) = (Vec::new(), Vec::new());

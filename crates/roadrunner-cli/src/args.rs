@@ -263,6 +263,7 @@ Examples:
   roadrunner bench transfer
   roadrunner bench transfer --size 1MiB --runs 100
   roadrunner bench transfer --size 1B,4KiB,1MiB,100MiB
+  roadrunner bench transfer --mode network --method sendfile --size 10MiB
   roadrunner bench transfer --mode user --size 100MiB --runs 30 --json | jq .handover_us.p50")]
 pub(crate) struct Transfer {
     /// How the payload travels.
@@ -271,6 +272,9 @@ pub(crate) struct Transfer {
     /// Length of the payload, such as 100MiB, or several with commas.
     #[arg(long, value_name = "SIZE", value_delimiter = ',', value_parser = size, default_value = "100MiB")]
     pub(crate) size: Vec<u64>,
+    /// How large payloads are sent with --mode network.
+    #[arg(long, value_enum, default_value_t = Method::Auto)]
+    pub(crate) method: Method,
     /// Runs of each way that count.
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=1_000_000), default_value_t = 30)]
     pub(crate) runs: u32,
@@ -369,6 +373,38 @@ impl Mode {
             Self::Kernel => "kernel",
             Self::Network => "network",
         }
+    }
+}
+
+/// How large payloads go over TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Method {
+    /// By what turns out to be the best to the peer.
+    Auto,
+    /// By plain writes.
+    Send,
+    /// By sendfile, from sealed memory files.
+    Sendfile,
+    /// By splice, from sealed memory files.
+    Splice,
+    /// By MSG_ZEROCOPY.
+    Zerocopy,
+    /// By io_uring's SEND_ZC.
+    Uring,
+}
+
+impl Method {
+    /// The same for a transport, unless that finds it out.
+    pub(crate) const fn fixed(self) -> Option<roadrunner_transport::Method> {
+        use roadrunner_transport::Method as Fixed;
+        Some(match self {
+            Self::Auto => return None,
+            Self::Send => Fixed::Send,
+            Self::Sendfile => Fixed::Sendfile,
+            Self::Splice => Fixed::Splice,
+            Self::Zerocopy => Fixed::Zerocopy,
+            Self::Uring => Fixed::Uring,
+        })
     }
 }
 

@@ -54,10 +54,20 @@ pub fn max_map_count() -> io::Result<usize> {
 /// Processor time that this process has used, all its threads together.
 #[must_use]
 pub fn cpu_time() -> Duration {
+    clock(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+/// Processor time that this thread has used, in the kernel too.
+#[must_use]
+pub fn thread_cpu_time() -> Duration {
+    clock(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+fn clock(clock: libc::clockid_t) -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: R3, the kernel writes to a local.
-    let failed = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) };
-    debug_assert_eq!(failed, 0, "Linux always has this clock");
+    let failed = unsafe { libc::clock_gettime(clock, &raw mut time) };
+    debug_assert_eq!(failed, 0, "Linux always has these clocks");
     let seconds = Duration::from_secs(time.tv_sec.try_into().unwrap_or(0));
     seconds + Duration::from_nanos(time.tv_nsec.try_into().unwrap_or(0))
 }

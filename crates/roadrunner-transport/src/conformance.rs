@@ -134,10 +134,20 @@ pub fn all(transport: &impl Transport, home: &Home) {
     the_trace_goes_along(transport);
 }
 
+/// What the pages of a payload are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pages {
+    Private,
+    InSealedMemfd,
+}
+
 fn payloads_of_all_sizes_arrive_whole(transport: &impl Transport, home: &Home) {
-    for len in [0, 1, 4095, 4096, 4097, 16 << 10, 65_537, (2 << 20) - 1, (2 << 20) + 1] {
+    let lens = [0, 1, 4095, 4096, 4097, 16 << 10, 65_537, (2 << 20) - 1, (2 << 20) + 1];
+    for (len, pages) in
+        lens.into_iter().flat_map(|len| kinds(transport).map(move |kind| (len, kind)))
+    {
         let bytes = pattern(len);
-        let sealed = owned(&bytes, transport, home);
+        let sealed = in_pages(pages, &bytes, home);
         let mut reply = transport.send(call(ECHO, Payload::One(sealed))).unwrap_or_else(|error| {
             panic!("{len} bytes did not arrive: {}", error.fault);
         });
@@ -200,15 +210,26 @@ fn the_trace_goes_along(transport: &impl Transport) {
     }
 }
 
+/// The kinds of pages that go without a copy here.
+fn kinds<T: Transport>(transport: &T) -> impl Iterator<Item = Pages> + use<T> {
+    let private = transport.mode() != Mode::Kernel;
+    private.then_some(Pages::Private).into_iter().chain([Pages::InSealedMemfd])
+}
+
 /// A payload in the pages that a plan chooses for this way.
 fn owned(bytes: &[u8], transport: &impl Transport, home: &Home) -> Sealed<'static> {
-    let private = Sealed::write(bytes.len(), home, |place| {
+    let kind = if transport.mode() == Mode::Kernel { Pages::InSealedMemfd } else { Pages::Private };
+    in_pages(kind, bytes, home)
+}
+
+fn in_pages(kind: Pages, bytes: &[u8], home: &Home) -> Sealed<'static> {
+    let write = |place: &mut [u8]| {
         place.copy_from_slice(bytes);
         Ok(())
-    });
-    let sealed = match (private, transport.mode()) {
-        (Ok(sealed), Mode::Kernel) => sealed.published(home, false).map(|(sealed, _)| sealed),
-        (sealed, _) => sealed,
+    };
+    let sealed = match kind {
+        Pages::Private => Sealed::write(bytes.len(), home, write),
+        Pages::InSealedMemfd => Sealed::write_shared(bytes.len(), home, write),
     };
     sealed.unwrap_or_else(|error| panic!("no memory for {} bytes: {error}", bytes.len()))
 }

@@ -14,6 +14,7 @@ mod client;
 pub mod conformance;
 mod fault;
 pub mod frame;
+mod hose;
 mod identity;
 mod link;
 mod local;
@@ -25,6 +26,7 @@ mod tcp;
 mod tls;
 mod trace;
 mod unix;
+mod wire;
 
 use std::fmt;
 use std::sync::Arc;
@@ -33,12 +35,14 @@ use std::time::{Duration, Instant};
 use roadrunner_buffer::{BufferError, Home, Lent, Releases, Sealed, Traffic};
 
 pub use fault::Fault;
+pub use hose::{Figure, Method, Speed, measure};
 pub use identity::{Identity, IdentityError};
 pub use local::Local;
 pub use retry::Retrying;
-pub use tcp::{Node, Protection, Tcp, TcpServer};
+pub use tcp::{Node, Tcp, TcpServer};
 pub use trace::Trace;
 pub use unix::{Unix, UnixServer};
+pub use wire::Protection;
 
 /// Where the peer of a hand-over is, which decides how its pages travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

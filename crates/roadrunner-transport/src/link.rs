@@ -15,6 +15,7 @@ use crate::frame::{
     DESCRIPTORS, FrameError, HEADER_BYTES, Header, INLINE_CHECKSUM_BYTES, InlineChecksum, Meta,
     Part, Place,
 };
+use crate::hose::{self, Hose, Source};
 use crate::{Caller, Terms, Trace, Trust};
 
 /// Bytes of a payload that are received at a time: fewer cost calls, more would count long before
@@ -64,6 +65,11 @@ pub(crate) trait Link: Send {
 
     /// Whether the peer has neither closed nor said anything.
     fn is_quiet(&self) -> bool;
+
+    /// What sends large payloads, where that is something better than `write`.
+    fn hose(&mut self) -> Option<&mut Hose> {
+        None
+    }
 }
 
 /// Why nothing, or nothing usable, came over a connection.
@@ -202,7 +208,8 @@ pub(crate) fn send(
     terms: &Terms,
 ) -> Result<(), Unsent> {
     let (mut fds, mut leases) = (Vec::new(), Vec::new());
-    let mut slices = vec![IoSlice::new(head)];
+    let hose_from = if link.hose().is_some() { hose::FROM } else { usize::MAX };
+    let mut pieces = vec![Piece::Written(head)];
     for (part, form) in parts.iter().zip(forms(link, parts)) {
         match form {
             Some(Descriptor::Sealed(fd)) => fds.push(fd),
@@ -212,17 +219,20 @@ pub(crate) fn send(
             }
             None if part.is_empty() => {}
             None => match part.bytes() {
-                Ok(bytes) => slices.push(IoSlice::new(bytes)),
+                Ok(bytes) if bytes.len() < hose_from => pieces.push(Piece::Written(bytes)),
+                Ok(bytes) => {
+                    pieces.push(Piece::Hosed(Source { bytes, sealed: part.sealed_file() }));
+                }
                 Err(error) => return Err(Unsent { error: error.into(), begun: false }),
             },
         }
     }
     let Trust::Domain(domain) = &terms.trust else {
-        return send_all(link, &mut slices, &fds, until);
+        return send_all(link, &pieces, &fds, until);
     };
     // Noted before they are sent: another thread may hear of their end before this one goes on.
     leases.iter().for_each(|lease| domain.lent.add(Arc::clone(lease)));
-    let sent = send_all(link, &mut slices, &fds, until);
+    let sent = send_all(link, &pieces, &fds, until);
     if sent.is_err() {
         // A receiver takes leases only with the whole frame.
         domain.lent.come_back(&leases.iter().map(|lease| lease.id()).collect::<Vec<_>>());
@@ -230,24 +240,60 @@ pub(crate) fn send(
     sent
 }
 
-fn send_all<L: Link>(
-    link: &mut L,
-    slices: &mut [IoSlice<'_>],
+/// A part of a frame on its way.
+enum Piece<'s> {
+    /// The head, and payloads that are not large.
+    Written(&'s [u8]),
+    /// A large payload, where there is a hose.
+    Hosed(Source<'s>),
+}
+
+fn send_all(
+    link: &mut impl Link,
+    pieces: &[Piece<'_>],
     mut fds: &[BorrowedFd<'_>],
     until: Instant,
 ) -> Result<(), Unsent> {
-    let (mut left, mut begun) = (slices, false);
+    let mut begun = false;
+    let are_written =
+        |a: &Piece<'_>, b: &Piece<'_>| matches!((a, b), (Piece::Written(_), Piece::Written(_)));
+    for run in pieces.chunk_by(are_written) {
+        let mut slices = Vec::with_capacity(run.len());
+        for piece in run {
+            match (piece, link.hose()) {
+                (Piece::Hosed(source), Some(hose)) => {
+                    let sent = hose.send(source, until);
+                    sent.map_err(|error| Unsent { error: error.into(), begun: true })?;
+                }
+                (Piece::Written(bytes) | Piece::Hosed(Source { bytes, .. }), _) => {
+                    slices.push(IoSlice::new(bytes));
+                }
+            }
+        }
+        write_all(link, &mut slices, &mut fds, &mut begun, until)
+            .map_err(|error| Unsent { error: error.into(), begun })?;
+    }
+    ready(link, Ready::Write, until, Link::flush)
+        .map_err(|error| Unsent { error: error.into(), begun })
+}
+
+/// Writes all slices, the descriptors with the first byte, and notes when that is gone.
+fn write_all(
+    link: &mut impl Link,
+    mut left: &mut [IoSlice<'_>],
+    fds: &mut &[BorrowedFd<'_>],
+    begun: &mut bool,
+    until: Instant,
+) -> io::Result<()> {
     while !left.is_empty() {
-        let sent = match ready(link, Ready::Write, until, |link| link.write(left, fds)) {
-            Ok(0) => Err(io::ErrorKind::WriteZero.into()),
-            sent => sent,
-        };
-        let sent = sent.map_err(|error: io::Error| Unsent { error: error.into(), begun })?;
-        (fds, begun) = (&[], true);
+        let sent = ready(link, Ready::Write, until, |link| link.write(left, fds))?;
+        if sent == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        (*fds, *begun) = (&[], true);
         IoSlice::advance_slices(&mut left, sent);
     }
-    ready(link, Ready::Write, until, L::flush)
-        .map_err(|error| Unsent { error: error.into(), begun })
+    Ok(())
 }
 
 /// Does what goes before the first frame, by a time.

@@ -66,8 +66,8 @@ fn is_the_peers(fault: &Fault) -> bool {
 /// don't come back at the same moment.
 fn wait(round: u32) -> Duration {
     let step = FIRST_WAIT.saturating_mul(1 << round.min(16)).min(LONGEST_WAIT);
-    let random = RandomState::new().hash_one(round) as u32;
-    step / 2 + (step / 2).mul_f64(f64::from(random) / f64::from(u32::MAX))
+    let random = RandomState::new().hash_one(round) % 1024;
+    step / 2 + (step / 2).mul_f64(random as f64 / 1023.0)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,26 +12,16 @@ use std::time::{Duration, Instant};
 use roadrunner_sys as sys;
 
 use crate::client::{Client, Dial};
-use crate::identity::Identity;
+use crate::hose::{Choice, Choices, Method, TcpLink};
 use crate::link::{self, Link};
 use crate::resolve::Name;
 use crate::server::{Listen, Server};
 use crate::tls::Tls;
-use crate::{Call, Caller, Inbox, Mode, Reply, Terms, Transport, Undelivered};
+use crate::wire::{Protection, Wire};
+use crate::{Call, Inbox, Mode, Reply, Terms, Transport, Undelivered};
 
 /// Most time for making a connection: three tries of the kernel's.
 const CONNECT: Duration = Duration::from_secs(7);
-
-/// How calls of other hosts are protected from those who are on the way.
-#[derive(Clone, Debug)]
-pub enum Protection {
-    /// They are not, and so stay on this host.
-    Loopback,
-    /// They are not: whoever is on the way can read and change them, and whoever comes is let in.
-    Insecure,
-    /// TLS 1.3 with certificates on both sides.
-    Tls(Identity),
-}
 
 /// A host that calls go to.
 #[derive(Clone, Debug)]
@@ -56,20 +46,42 @@ impl Node {
 }
 
 /// The way to the functions of another host.
-pub struct Tcp(Client<Host>);
+pub struct Tcp {
+    client: Client<Host>,
+    choice: Arc<Choice>,
+}
 
 /// A host, and what its name stands for.
 struct Host {
     node: Node,
     address: Name,
+    /// How large payloads go there, which all links find out together.
+    choice: Arc<Choice>,
 }
 
 impl Tcp {
     /// The way to a host, when the first call goes there.
     #[must_use]
     pub fn new(node: Node, terms: Terms) -> Self {
-        let address = Name::new(node.address.clone());
-        Self(Client::new(Host { node, address }, terms))
+        Self::by(Choice::default(), node, terms)
+    }
+
+    /// The same, with large payloads sent by one method where that takes them, else plainly.
+    #[must_use]
+    pub fn with_method(node: Node, terms: Terms, method: Method) -> Self {
+        Self::by(Choice::fixed(method), node, terms)
+    }
+
+    fn by(choice: Choice, node: Node, terms: Terms) -> Self {
+        let (choice, address) = (Arc::new(choice), Name::new(node.address.clone()));
+        let host = Host { node, address, choice: Arc::clone(&choice) };
+        Self { client: Client::new(host, terms), choice }
+    }
+
+    /// How most large payloads were sent; `None` before the first one.
+    #[must_use]
+    pub fn method(&self) -> Option<Method> {
+        self.choice.mostly()
     }
 }
 
@@ -79,26 +91,23 @@ impl Transport for Tcp {
     }
 
     fn send<'p>(&self, call: Call<'p>) -> Result<Reply, Undelivered<'p>> {
-        self.0.call(call)
+        self.client.call(call)
     }
 }
 
 impl fmt::Debug for Tcp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Tcp({})", self.0.peer())
+        write!(f, "Tcp({})", self.client.peer())
     }
 }
 
 /// A connection, before its protection.
-fn connect(address: SocketAddr, until: Instant) -> io::Result<Arc<TcpStream>> {
+fn connect(address: SocketAddr, until: Instant) -> io::Result<TcpStream> {
     let left = until.saturating_duration_since(Instant::now()).min(CONNECT);
     if left.is_zero() {
         return Err(io::ErrorKind::TimedOut.into());
     }
-    let stream = TcpStream::connect_timeout(&address, left)?;
-    stream.set_nodelay(true)?;
-    stream.set_nonblocking(true)?;
-    Ok(Arc::new(stream))
+    TcpStream::connect_timeout(&address, left)
 }
 
 impl Dial for Host {
@@ -116,7 +125,9 @@ impl Dial for Host {
                     continue;
                 }
             };
-            let Protection::Tls(identity) = protection else { return Ok(Wire::Plain(stream)) };
+            let Protection::Tls(identity) = protection else {
+                return Ok(Wire::Plain(TcpLink::new(stream, Arc::clone(&self.choice))?));
+            };
             let host = host.rsplit_once(':').map_or("", |(host, _)| host);
             let host = host.trim_start_matches('[').trim_end_matches(']');
             let name = name.as_deref().unwrap_or(host);
@@ -139,89 +150,6 @@ impl Dial for Host {
         match &self.node.workflow {
             Some(workflow) => format!("{workflow}.{target}").into(),
             None => target.into(),
-        }
-    }
-}
-
-impl Protection {
-    /// Whether an address may be spoken to or listened at like this.
-    fn allow(&self, address: SocketAddr) -> io::Result<()> {
-        if address.ip().is_loopback() || !matches!(self, Self::Loopback) {
-            return Ok(());
-        }
-        let what = format!(
-            "{address} is not on this host, so it takes --tls DIR with this node's certificate, or --insecure in a network where nobody else is"
-        );
-        Err(io::Error::new(io::ErrorKind::Unsupported, what))
-    }
-}
-
-/// A connection with its protection.
-pub(crate) enum Wire {
-    Plain(Arc<TcpStream>),
-    Tls(Box<Tls>),
-}
-
-impl Wire {
-    fn stream(&self) -> &Arc<TcpStream> {
-        match self {
-            Self::Plain(stream) => stream,
-            Self::Tls(tls) => tls.stream(),
-        }
-    }
-
-    fn link(&mut self) -> &mut dyn Link {
-        match self {
-            Self::Plain(stream) => stream,
-            Self::Tls(tls) => &mut **tls,
-        }
-    }
-}
-
-impl Link for Wire {
-    fn passes_descriptors(&self) -> bool {
-        false
-    }
-
-    fn settle(&mut self) -> io::Result<()> {
-        self.link().settle()
-    }
-
-    fn write(&mut self, parts: &[IoSlice<'_>], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
-        self.link().write(parts, fds)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.link().flush()
-    }
-
-    fn read_first(&mut self, into: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<usize> {
-        self.link().read_first(into, fds)
-    }
-
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        self.link().read(into)
-    }
-
-    fn peer(&self) -> u32 {
-        0
-    }
-
-    fn caller(&self) -> Caller {
-        match self {
-            Self::Plain(_) => Caller::Unnamed,
-            Self::Tls(tls) => tls.caller(),
-        }
-    }
-
-    fn wait(&mut self, ready: sys::Ready, wait: Duration) -> io::Result<bool> {
-        self.link().wait(ready, wait)
-    }
-
-    fn is_quiet(&self) -> bool {
-        match self {
-            Self::Plain(stream) => stream.is_quiet(),
-            Self::Tls(tls) => tls.is_quiet(),
         }
     }
 }
@@ -273,7 +201,8 @@ impl TcpServer {
         terms: Terms,
     ) -> io::Result<Self> {
         protection.allow(listener.local_addr()?)?;
-        Ok(Self(Server::start(Listener { listener, protection }, inbox, terms)?))
+        let listener = Listener { listener, protection, choices: Choices::default() };
+        Ok(Self(Server::start(listener, inbox, terms)?))
     }
 
     /// Takes no more calls, and gives those under way as long as `grace` to end.
@@ -288,33 +217,26 @@ impl fmt::Debug for TcpServer {
     }
 }
 
-/// A socket that listens, and what its connections are protected by.
+/// A socket that listens, what its connections are protected by, and how responses go to those who call.
 struct Listener {
     listener: TcpListener,
     protection: Protection,
+    choices: Choices,
 }
 
 impl Listen for Listener {
     type Link = Wire;
 
     fn accept(&self) -> io::Result<Wire> {
-        let (stream, _) = self.listener.accept()?;
-        stream.set_nodelay(true)?;
-        stream.set_nonblocking(true)?;
-        let stream = Arc::new(stream);
+        let (stream, peer) = self.listener.accept()?;
         Ok(match &self.protection {
             Protection::Tls(identity) => Wire::Tls(Box::new(Tls::from(stream, identity)?)),
-            _ => Wire::Plain(stream),
+            _ => Wire::Plain(TcpLink::new(stream, self.choices.of(peer.ip()))?),
         })
     }
 
     fn hang_up(link: &Wire) -> Box<dyn Fn() + Send> {
-        let stream = Arc::downgrade(link.stream());
-        Box::new(move || {
-            if let Some(stream) = stream.upgrade() {
-                let _ = stream.shutdown(Shutdown::Both);
-            }
-        })
+        link.hang_up()
     }
 
     fn stop(&self) {
@@ -325,20 +247,76 @@ impl Listen for Listener {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Trust;
     use crate::conformance::{self, EchoInbox};
+    use crate::{Payload, Trust};
+    use roadrunner_buffer::Sealed;
 
-    #[test]
-    fn the_way_between_hosts_conforms() {
+    fn conforms(listening: Choices, way: impl FnOnce(Node, Terms) -> Tcp) -> Tcp {
         let inbox = EchoInbox::default();
         let terms =
             Terms { home: inbox.home().clone(), payload_limit: 1 << 30, trust: Trust::None };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
+        let protection = Protection::Loopback;
+        let socket = Listener { listener, protection, choices: listening };
+        let _server = Server::start(socket, Arc::new(inbox), terms.clone()).unwrap();
+        let home = terms.home.clone();
+        let tcp = way(Node::on_loopback(address), terms);
+        conformance::all(&tcp, &home);
+        tcp
+    }
+
+    #[test]
+    fn the_way_between_hosts_conforms() {
+        let tcp = conforms(Choices::default(), Tcp::new);
+        assert!(tcp.method().is_some(), "some payloads are large");
+    }
+
+    #[test]
+    fn every_method_conforms() {
+        for method in Method::ALL {
+            if let Err(error) = method.is_available() {
+                eprintln!("skipped: {method} is not available here: {error}");
+                continue;
+            }
+            let choices = Choices::fixed(method);
+            let tcp = conforms(choices, |node, terms| Tcp::with_method(node, terms, method));
+            assert!(tcp.choice.went_by(method) > 0, "{method} was not used");
+        }
+    }
+
+    #[test]
+    fn payloads_are_received_into_pages_of_payloads_before() {
+        let inbox = EchoInbox::default();
+        let terms =
+            Terms { home: inbox.home().clone(), payload_limit: 1 << 30, trust: Trust::None };
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let tcp =
+            Tcp::new(Node::on_loopback(listener.local_addr().unwrap().to_string()), terms.clone());
         let _server =
             TcpServer::on(listener, Protection::Loopback, Arc::new(inbox), terms.clone()).unwrap();
-        let home = terms.home.clone();
-        conformance::all(&Tcp::new(Node::on_loopback(address), terms), &home);
+        let bytes = vec![7; 3 << 20];
+        for round in 0..6 {
+            let (target, since) = (conformance::ECHO, Instant::now());
+            let payload = Payload::One(Sealed::borrowed(&bytes));
+            let deadline = since + Duration::from_secs(20);
+            let reply = tcp
+                .send(Call {
+                    target,
+                    payload,
+                    since,
+                    deadline,
+                    depth: 0,
+                    caller: Default::default(),
+                    trace: Default::default(),
+                })
+                .unwrap();
+            assert_eq!(reply.len(), bytes.len());
+            drop(reply);
+            // Those that the peer received into, and those of its answer here: no more, ever.
+            let waiting = terms.home.pool.usage().bytes;
+            assert!(waiting <= 2 * bytes.len(), "{waiting} bytes of pages after round {round}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! caller sends nothing before. So a certificate that is refused is told from a call that was lost.
 
 use std::io::{self, BufReader, IoSlice, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,29 +44,41 @@ impl Read for Socket {
 
 impl Tls {
     /// The calling end of a connection to the node of a name, before its handshake.
-    pub(crate) fn to(stream: Arc<TcpStream>, identity: &Identity, name: &str) -> io::Result<Self> {
+    pub(crate) fn to(stream: TcpStream, identity: &Identity, name: &str) -> io::Result<Self> {
         let expected = ServerName::try_from(name.to_owned()).map_err(|_| {
             let what = format!("{name:?} can't be the name in a certificate");
             io::Error::new(io::ErrorKind::InvalidInput, what)
         })?;
         let tls = ClientConnection::new(Arc::clone(&identity.client), expected);
-        Ok(Self::over(stream, tls.map_err(broken)?.into()))
+        Self::over(stream, tls.map_err(broken)?.into())
     }
 
     /// The receiving end of a connection, before its handshake.
-    pub(crate) fn from(stream: Arc<TcpStream>, identity: &Identity) -> io::Result<Self> {
+    pub(crate) fn from(stream: TcpStream, identity: &Identity) -> io::Result<Self> {
         let tls = ServerConnection::new(Arc::clone(&identity.server)).map_err(broken)?;
-        Ok(Self::over(stream, tls.into()))
+        Self::over(stream, tls.into())
     }
 
-    fn over(stream: Arc<TcpStream>, mut tls: Connection) -> Self {
+    fn over(stream: TcpStream, mut tls: Connection) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
         tls.set_buffer_limit(Some(STEP));
-        let incoming = BufReader::with_capacity(STEP, Socket(stream));
-        Self { tls, incoming, welcomed: false, caller: Caller::Unnamed }
+        let incoming = BufReader::with_capacity(STEP, Socket(Arc::new(stream)));
+        Ok(Self { tls, incoming, welcomed: false, caller: Caller::Unnamed })
     }
 
-    pub(crate) fn stream(&self) -> &Arc<TcpStream> {
+    fn stream(&self) -> &Arc<TcpStream> {
         &self.incoming.get_ref().0
+    }
+
+    /// What ends the connection, from another thread.
+    pub(crate) fn hang_up(&self) -> Box<dyn Fn() + Send> {
+        let stream = Arc::downgrade(self.stream());
+        Box::new(move || {
+            if let Some(stream) = stream.upgrade() {
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        })
     }
 
     /// Sends what is encrypted already.

@@ -1,17 +1,20 @@
 //! `roadrunner bench`: what hand-overs, calls and fan-outs cost on this machine.
 
+use std::cell::OnceCell;
 use std::fmt::Write as _;
 use std::net::TcpStream;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use roadrunner_bench as scenarios;
 use roadrunner_bench::{PAYLOAD_BYTES, Peer, ReadWrite, Stats};
-use roadrunner_runtime::{Config, Mode as HandedOver, Terms};
+use roadrunner_runtime::{Backing, Config, Mode as HandedOver, Remote, Terms};
+use roadrunner_transport::{Node, Tcp};
 use serde::Serialize;
 
-use crate::args::{Bench, EmptyCalls, FanOut, HandOver, Mode, Scenario, Transfer};
+use crate::args::{Bench, EmptyCalls, FanOut, HandOver, Method, Mode, Scenario, Transfer};
 use crate::crew::{Address, Hosts, Load, Partner};
 use crate::exit::{Exit, Failure};
 use crate::progress::Progress;
@@ -30,6 +33,11 @@ pub(crate) fn run(options: &Bench) -> Result<Exit, Failure> {
 /// Each size is printed as soon as it is measured: a list of large ones takes long.
 fn transfer(options: &Transfer) -> Result<(), Failure> {
     options.size.iter().try_for_each(|size| within_limit(*size))?;
+    if let (Some(method), true) = (options.method.fixed(), options.mode == Mode::Network) {
+        method.is_available().map_err(|error| {
+            Failure::new(Exit::Host, format!("{method} is not available here: {error}"))
+        })?;
+    }
     if !options.json {
         let title = ["size", "hand-over", "copying", "faster", "end to end", "copying", "native"];
         output::print(&row(title.into_iter().chain(["to native", "copied"])))?;
@@ -80,15 +88,35 @@ fn elsewhere(what: String, size: u64, options: &Transfer) -> Result<scenarios::T
         ),
         _ => (["send"; 2], "stream through a TCP socket"),
     };
-    let way = |terms: &Terms| {
-        let way = partner.address.way(std::process::id(), terms, &Hosts::none());
-        way.unwrap_or_else(|_| unreachable!("the partner listens under this name"))
+    let tcp = OnceCell::new();
+    let way = |terms: &Terms| match (&partner.address, options.method.fixed()) {
+        (Address::Loopback(address), method) => {
+            let way = match method {
+                Some(method) => Tcp::with_method(Node::on_loopback(address), terms.clone(), method),
+                None => Tcp::new(Node::on_loopback(address), terms.clone()),
+            };
+            Arc::clone(tcp.get_or_init(|| Arc::new(way))) as Remote
+        }
+        (address, _) => {
+            let way = address.way(std::process::id(), terms, &Hosts::none());
+            way.unwrap_or_else(|_| unreachable!("the partner listens under this name"))
+        }
     };
-    let mut peer = Peer { way: &way, stream: &mut *stream, methods, baseline };
-    measure(what, |progress| {
+    let from_file = matches!(options.method, Method::Sendfile | Method::Splice);
+    let backing = match mode {
+        HandedOver::Kernel => Backing::Segment,
+        _ if from_file => Backing::Memfd,
+        _ => Backing::Private,
+    };
+    let mut peer = Peer { way: &way, stream: &mut *stream, backing, methods, baseline };
+    let mut found = measure(what, |progress| {
         let config = Config::default();
         scenarios::transfer_elsewhere(&config, size, options.runs, mode, &mut peer, progress)
-    })
+    })?;
+    if let Some(method) = tcp.get().and_then(|tcp| tcp.method()) {
+        found.ours.method = method.name();
+    }
+    Ok(found)
 }
 
 fn transfer_row(found: &scenarios::Transfer) -> String {

@@ -195,7 +195,7 @@ fn a_node_that_speaks_no_more_is_given_up_at_the_deadline() {
     let protection = Protection::Tls(authority.identity(&["laptop"]));
     let way = Tcp::new(
         Node { address, name: Some("edge-1".into()), workflow: None, protection },
-        node.terms.clone(),
+        node.terms,
     );
     let (payload, since) = (Payload::One(Sealed::empty()), Instant::now());
     let deadline = since + Duration::from_millis(200);
@@ -241,7 +241,7 @@ fn a_large_payload_comes_whole_from_many_at_a_time() {
         for number in 0..4_u8 {
             let (way, home) = (&way, &node.home);
             scope.spawn(move || {
-                let fill = |at: usize| (at % 251) as u8 ^ number;
+                let fill = |at: usize| at.to_le_bytes()[0] ^ at.to_le_bytes()[1] ^ number;
                 let payload = Sealed::write(BYTES, home, |place| {
                     place.iter_mut().enumerate().for_each(|(at, byte)| *byte = fill(at));
                     Ok(())
