@@ -6,7 +6,9 @@
 mod elsewhere;
 mod fanout;
 mod handover;
+mod http;
 mod invoke;
+mod plain;
 mod stats;
 mod transfer;
 
@@ -22,7 +24,9 @@ use roadrunner_runtime::{
 pub use elsewhere::{Peer, ReadWrite, consumer, stream_in, transfer_elsewhere};
 pub use fanout::{FanOut, fanout};
 pub use handover::{HandOver, handover};
+pub use http::{Endpoint, Http, Load, Ratio, Served, http};
 pub use invoke::{Invoke, invoke};
+pub use plain::serve_plain;
 pub use stats::Stats;
 pub use transfer::{Native, Side, Transfer, transfer};
 
@@ -52,6 +56,9 @@ pub enum BenchError {
     /// The kernel doesn't say how much memory this process has.
     #[error("can't read /proc/self/smaps_rollup: {0}")]
     Memory(std::io::Error),
+    /// An HTTP server did not answer as it should.
+    #[error("an HTTP request went wrong: {0}")]
+    Http(std::io::Error),
 }
 
 /// Told how many of how many rounds are done.
@@ -63,11 +70,14 @@ const GUESTS: [(&str, &[u8]); 5] = [
     ("consume", include_bytes!("../../../guests/dist/consume.wasm")),
     ("verify", include_bytes!("../../../guests/dist/verify.wasm")),
     ("noop", include_bytes!("../../../guests/dist/noop.wasm")),
-    ("echo", include_bytes!("../../../guests/dist/echo.wasm")),
+    ("echo", ECHO),
 ];
 
 /// Largest payload that a scenario takes, in bytes.
 pub const PAYLOAD_BYTES: u64 = 1 << 30;
+
+/// A function that gives its payload back, for servers that are to be measured.
+pub const ECHO: &[u8] = include_bytes!("../../../guests/dist/echo.wasm");
 
 /// Loads the guests into a runtime of their own; the producer's buffers are backed as said.
 fn guests(config: Config, backing: Backing) -> Result<Arc<App>, BenchError> {

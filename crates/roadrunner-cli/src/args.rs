@@ -250,6 +250,7 @@ pub(crate) enum Scenario {
     Invoke(EmptyCalls),
     Fanout(FanOut),
     Handover(HandOver),
+    Http(Http),
 }
 
 /// One payload from a function to the next, beside copying it and beside native code.
@@ -333,6 +334,34 @@ pub(crate) struct HandOver {
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=256), default_value_t = 2)]
     pub(crate) threads: u32,
     /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Requests a second of the HTTP gateway, beside a plain HTTP server.
+///
+/// Both run in a process of their own and answer what they are sent, the gateway by a function in a fresh sandbox
+/// for each request, the plain one (hyper on Tokio, as under axum) by itself. This process sends the requests, to
+/// one and the other in turns, and shares the processors with them.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  roadrunner bench http
+  roadrunner bench http --size 1KiB,1MiB --connections 1,64 --json | jq '[.size_bytes, .connections, .ratio.p50]'")]
+pub(crate) struct Http {
+    /// Length of the bodies, such as 1KiB, or several with commas.
+    #[arg(long, value_name = "SIZE", value_delimiter = ',', value_parser = size, default_value = "1KiB,10KiB,1MiB")]
+    pub(crate) size: Vec<u64>,
+    /// Connections, each with one request at a time, or several numbers with commas.
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = value_parser!(u32).range(1..=512), default_value = "1,16,64")]
+    pub(crate) connections: Vec<u32>,
+    /// Turns of each server that count.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=1000), default_value_t = 5)]
+    pub(crate) rounds: u32,
+    /// How long each of these turns takes.
+    #[arg(long, value_name = "TIME", value_parser = round, default_value = "500ms")]
+    pub(crate) time: Duration,
+    /// Print one JSON object for each size and number of connections, on a line of its own.
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -445,6 +474,10 @@ pub(crate) enum WorkerLoad {
     Bench,
     /// The copying way that benchmarks compare with.
     Stream,
+    /// The HTTP gateway with a function that gives its payload back.
+    Gateway,
+    /// The plain HTTP server that benchmarks compare with.
+    Plain,
 }
 
 fn peer(text: &str) -> Result<(String, Address), String> {
@@ -462,6 +495,9 @@ pub(crate) enum ReportFormat {
 /// Longest that a caller may wait: a node gives no call more time.
 const LONGEST_CALL: Duration = Duration::from_hours(1);
 
+/// Longest round of a benchmark: every request's time is kept until its end.
+const LONGEST_ROUND: Duration = Duration::from_secs(60);
+
 /// A name of up to as many bytes as a call can carry.
 fn name(text: &str) -> Result<String, String> {
     match text.len() {
@@ -475,6 +511,15 @@ fn name(text: &str) -> Result<String, String> {
 
 fn duration(text: &str) -> Result<Duration, String> {
     units::parse_duration(text.trim()).map_err(|error| error.to_string())
+}
+
+/// Time of a benchmark's round.
+fn round(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("that is no time at all; write at least 1ms".into()),
+        long if long > LONGEST_ROUND => Err("a round is at most 1m".into()),
+        round => Ok(round),
+    }
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {

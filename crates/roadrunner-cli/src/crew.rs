@@ -140,6 +140,10 @@ pub(crate) enum Load {
     Bench,
     /// The copying way that benchmarks compare with.
     Stream,
+    /// The HTTP gateway with a function that gives its payload back.
+    Gateway,
+    /// The plain HTTP server that benchmarks compare with.
+    Plain,
 }
 
 impl Load {
@@ -322,6 +326,8 @@ fn spawn(
         Load::Demo => "demo",
         Load::Bench => "bench",
         Load::Stream => "stream",
+        Load::Gateway => "gateway",
+        Load::Plain => "plain",
     });
     if let Load::Manifest(path, security) = load {
         command.arg("--workflow").arg(path).args(security.options());

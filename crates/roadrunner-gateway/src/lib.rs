@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   POST /workflows/NAME -+-> admission -> receive: the body, copied once into pages that move
-//!   POST /functions/NAME -+      -> invoke (a thread that may block): moved to the function
+//!   POST /functions/NAME -+      -> invoke (on a thread of runners.rs): moved to the function
 //!                                -> outgoing: slices of the pages that the last function left
 //! ```
 //!
@@ -52,10 +52,11 @@ mod metrics;
 mod outgoing;
 mod receive;
 mod refusal;
+mod runners;
 mod serve;
 mod server;
 mod trace;
 
-pub use catalog::{Catalog, Loaded, Unfound, Workflows};
+pub use catalog::Catalog;
 pub use limits::{Limits, Pace};
 pub use server::{BindError, Gateway};

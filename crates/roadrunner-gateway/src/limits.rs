@@ -106,8 +106,9 @@ impl Default for Limits {
 impl Limits {
     /// The shortest of the times that are watched from outside a request.
     pub(crate) fn shortest_watched(&self) -> Duration {
-        let pace = self.response_pace;
-        pace.pause.min(pace.start).min(self.header_time).min(self.keep_alive)
+        let shortest = |pace: Pace| pace.pause.min(pace.start);
+        let paces = shortest(self.request_pace).min(shortest(self.response_pace));
+        paces.min(self.header_time).min(self.keep_alive)
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::limits::{Limits, Pace};
 
@@ -63,17 +63,13 @@ struct State {
     /// When the last of them ended.
     idle_since: Instant,
     head_since: Option<Instant>,
-    responses: Vec<Weak<Progress>>,
+    flows: Vec<Weak<Progress>>,
 }
 
 impl Link {
     pub(crate) fn new() -> Arc<Self> {
-        let state = State {
-            active: 0,
-            idle_since: Instant::now(),
-            head_since: None,
-            responses: Vec::new(),
-        };
+        let state =
+            State { active: 0, idle_since: Instant::now(), head_since: None, flows: Vec::new() };
         Arc::new(Self {
             order: watch::Sender::new(Order::Serve),
             state: Mutex::new(state),
@@ -95,11 +91,11 @@ impl Link {
         Active(Arc::clone(self))
     }
 
-    /// Watches how a response is taken.
+    /// Watches how a body flows.
     pub(crate) fn watch(&self, progress: &Arc<Progress>) {
         let mut state = lock(&self.state);
-        state.responses.retain(|response| response.strong_count() > 0);
-        state.responses.push(Arc::downgrade(progress));
+        state.flows.retain(|flow| flow.strong_count() > 0);
+        state.flows.push(Arc::downgrade(progress));
     }
 
     pub(crate) fn orders(&self) -> watch::Receiver<Order> {
@@ -129,12 +125,14 @@ impl Link {
     /// What is to become of it now.
     fn judge(&self, limits: &Limits, now: Instant) -> Option<Order> {
         let state = lock(&self.state);
-        let pace = &limits.response_pace;
-        let stalled = |response: &Weak<Progress>| {
-            response.upgrade().is_some_and(|progress| progress.is_overdue(pace, now))
-        };
-        if state.responses.iter().any(stalled) {
-            return Some(Order::Cut(Cause::SlowReader));
+        for flow in state.flows.iter().filter_map(Weak::upgrade) {
+            match &flow.overdue {
+                None if flow.is_overdue(&limits.response_pace, now) => {
+                    return Some(Order::Cut(Cause::SlowReader));
+                }
+                Some(overdue) if flow.is_overdue(&limits.request_pace, now) => overdue.notify_one(),
+                _ => {}
+            }
         }
         if state.active > 0 {
             return None;
@@ -170,9 +168,11 @@ impl Drop for Active {
     }
 }
 
-/// How far a response has been taken.
+/// How far a body has flowed.
 #[derive(Debug)]
 pub(crate) struct Progress {
+    /// For the body of a request, who receives it: it is refused, where the connection of a response is cut.
+    overdue: Option<Notify>,
     began: Instant,
     bytes: AtomicU64,
     /// Of the last byte, in milliseconds after the beginning.
@@ -180,12 +180,31 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { began: Instant::now(), bytes: AtomicU64::new(0), last: AtomicU64::new(0) })
+    /// Of a response.
+    pub(crate) fn out() -> Arc<Self> {
+        Self::new(None)
     }
 
-    /// Notes that a piece has gone out.
-    pub(crate) fn sent(&self, bytes: usize) {
+    /// Of a request.
+    pub(crate) fn incoming() -> Arc<Self> {
+        Self::new(Some(Notify::new()))
+    }
+
+    fn new(overdue: Option<Notify>) -> Arc<Self> {
+        let (bytes, last) = (AtomicU64::new(0), AtomicU64::new(0));
+        Arc::new(Self { overdue, began: Instant::now(), bytes, last })
+    }
+
+    /// Waits until the watch finds that the body of a request comes too slowly.
+    pub(crate) async fn overdue(&self) {
+        match &self.overdue {
+            Some(overdue) => overdue.notified().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Notes that a piece has come or gone.
+    pub(crate) fn flowed(&self, bytes: usize) {
         let after = self.began.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         self.last.fetch_max(after, Ordering::Relaxed);

@@ -84,7 +84,7 @@ impl<H: Send + Sync> AsRef<[u8]> for Piece<H> {
 
 impl<H: Send + Sync> Drop for Piece<H> {
     fn drop(&mut self) {
-        self.sending.progress.sent(self.range.len());
+        self.sending.progress.flowed(self.range.len());
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::time::Instant;
 
 use http_body::Body;
 use hyper::body::Incoming;
@@ -11,6 +10,7 @@ use roadrunner_runtime::{BufferError, Draft, Mode, Sealed, Traffic};
 use crate::admission::Charge;
 use crate::invoke::Target;
 use crate::limits::Limits;
+use crate::link::{Link, Progress};
 use crate::outgoing::bury;
 use crate::refusal::Refusal;
 
@@ -41,6 +41,7 @@ pub(crate) async fn receive(
     body: &mut Incoming,
     target: &Target,
     limits: &Limits,
+    link: &Link,
     charge: &mut Charge,
 ) -> Result<Received, Refusal> {
     let longest = limits.payload_bytes.min(target.executable().app().terms().payload_limit);
@@ -49,19 +50,23 @@ pub(crate) async fn receive(
         return Err(Refusal::too_large(longest));
     }
     let mut received = place(body, target, longest, charge).await?;
-    let began = Instant::now();
-    let mut last = began;
+    // The connection's watch tells, as a timer for each piece would cost more than the piece.
+    let progress = Progress::incoming();
+    link.watch(&progress);
     while let Some(draft) = &mut received.0 {
-        let due = limits.request_pace.due(began, last, draft.len() as u64);
         let frame = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx));
-        let frame = tokio::time::timeout_at(due.into(), frame).await;
-        let Some(frame) = frame.map_err(|_| Refusal::too_slow())? else { break };
+        let frame = tokio::select! {
+            biased;
+            frame = frame => frame,
+            () = progress.overdue() => return Err(Refusal::too_slow()),
+        };
+        let Some(frame) = frame else { break };
         let frame = frame.map_err(|_| {
             Refusal::malformed("the body of the request ended early or is not well-formed")
         })?;
-        last = Instant::now();
         // Trailers say nothing that a function could hear.
         let Ok(piece) = frame.into_data() else { continue };
+        progress.flowed(piece.len());
         if piece.len() > draft.room() {
             return Err(Refusal { close: true, ..Refusal::too_large(longest) });
         }

@@ -13,7 +13,7 @@ use roadrunner_runtime::Trace;
 use tracing::{Instrument, Span, field};
 
 use crate::admission::{Admission, Charge, Client, Place};
-use crate::catalog::{Catalog, Unfound};
+use crate::catalog::Catalog;
 use crate::invoke::Target;
 use crate::limits::Limits;
 use crate::link::{Active, Link, Progress};
@@ -21,6 +21,7 @@ use crate::metrics::{Metrics, Tally};
 use crate::outgoing::{Content, Outgoing};
 use crate::receive;
 use crate::refusal::Refusal;
+use crate::runners::Runners;
 use crate::trace::{self, TRACEPARENT};
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -34,6 +35,7 @@ pub(crate) struct Shared {
     pub(crate) catalog: Arc<dyn Catalog>,
     pub(crate) admission: Arc<Admission>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) runners: Arc<Runners>,
     /// Set when a shutdown begins.
     pub(crate) draining: AtomicBool,
 }
@@ -125,7 +127,7 @@ pub(crate) async fn serve(
     if let Ok(value) = HeaderValue::from_str(&trace.to_string()) {
         answer.headers.insert(TRACEPARENT, value);
     }
-    let progress = Progress::new();
+    let progress = Progress::out();
     link.watch(&progress);
     let held = Held { _active: active, _place: answer.place, _charge: answer.charge };
     let mut response = Response::new(Outgoing::new(answer.content, progress, held));
@@ -167,9 +169,6 @@ async fn answer(
             if shared.draining.load(Ordering::Relaxed) {
                 return Err(Refusal::overloaded("the gateway is shutting down"));
             }
-            if !shared.catalog.ready() {
-                return Err(Refusal::overloaded("no workflows are loaded"));
-            }
             Ok(Answer::text(StatusCode::OK, "ready\n"))
         }
         Route::Metrics => {
@@ -184,7 +183,7 @@ async fn answer(
                 let message = "functions get no query; put what they need into the body";
                 return Err(Refusal::new(StatusCode::BAD_REQUEST, message));
             }
-            invoke(shared, asked, target, body).await
+            invoke(shared, link, asked, target, body).await
         }
     }
 }
@@ -229,21 +228,22 @@ fn find(shared: &Shared, route: &Route<'_>) -> Result<Target, Refusal> {
             let workflow = shared.catalog.workflow(name).map(Target::Workflow);
             workflow.ok_or_else(|| Refusal::unknown("there is no workflow of this name"))
         }
-        Route::Function(name) => match shared.catalog.function(name) {
-            Ok((exe, function)) => Ok(Target::Function(exe, function)),
-            Err(Unfound::Unknown) => Err(Refusal::unknown("there is no function of this name")),
-            Err(Unfound::Ambiguous(names)) => {
-                let names = names.join("`, `");
-                let message = format!("several functions have this name; ask for one of `{names}`");
-                Err(Refusal::unknown(message))
-            }
-        },
+        Route::Function(name) => {
+            let function = shared.catalog.function(name);
+            let found = function.map(|(workflow, name)| Target::Function(workflow, name));
+            found.ok_or_else(|| {
+                let message = "there is no function of this name, or several workflows have one; \
+                    ask for WORKFLOW.FUNCTION";
+                Refusal::unknown(message)
+            })
+        }
         _ => Err(Refusal::unknown("there is nothing at this path")),
     }
 }
 
 async fn invoke(
     shared: &Arc<Shared>,
+    link: &Link,
     Asked { client, trace }: Asked,
     target: Target,
     body: &mut Incoming,
@@ -253,18 +253,18 @@ async fn invoke(
         return Err(Refusal::overloaded("too many requests wait to run"));
     }
     let mut charge = shared.admission.charge();
-    let received = receive::receive(body, &target, &shared.limits, &mut charge).await?;
+    let received = receive::receive(body, &target, &shared.limits, link, &mut charge).await?;
     let running = shared.admission.run().await?;
     let (metrics, span) = (Arc::clone(&shared.metrics), Span::current());
     // Everything that counts goes along: when the client leaves, this task ends, and the function
     // runs on to its end or deadline, still counted. Its response is dropped there.
-    let ran = tokio::task::spawn_blocking(move || {
+    let ran = shared.runners.run(move || {
         let _entered = span.entered();
         let ran = target.run(received, trace, &metrics);
         drop(running);
         (ran, place, charge)
     });
-    let (ran, place, mut charge) = ran.await.map_err(|_| Refusal::panicked())?;
+    let (ran, place, mut charge) = ran.await.ok_or_else(Refusal::panicked)?;
     let response = Content::Payload(ran?);
     charge.set(response.len());
     let answer = Answer::new(StatusCode::OK, response, BYTES);

@@ -21,6 +21,7 @@ use crate::gate::Gate;
 use crate::limits::Limits;
 use crate::link::{Cause, Link, Links, Order};
 use crate::metrics::Metrics;
+use crate::runners::Runners;
 use crate::serve::{Shared, serve};
 
 /// Pause before the next attempt when a connection can't be accepted: most often descriptors have run
@@ -64,18 +65,35 @@ pub struct Gateway {
     listener: TcpListener,
     address: SocketAddr,
     limits: Arc<Limits>,
+    runners: Runners,
 }
 
 impl Gateway {
     /// Listens at an address; connections wait there until [`Gateway::serve`].
     ///
     /// # Errors
-    /// When the kernel refuses the address.
+    /// When the kernel refuses the address, or threads.
     pub async fn bind(address: SocketAddr, limits: Limits) -> Result<Self, BindError> {
         let refused = |source| BindError { address, source };
         let listener = TcpListener::bind(address).await.map_err(refused)?;
-        let address = listener.local_addr().map_err(refused)?;
-        Ok(Self { listener, address, limits: Arc::new(limits) })
+        Self::new(listener, limits).map_err(refused)
+    }
+
+    /// Takes a socket over that listens already.
+    ///
+    /// # Errors
+    /// When it is none, or the kernel refuses threads.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
+    pub fn on(listener: std::net::TcpListener, limits: Limits) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        Self::new(TcpListener::from_std(listener)?, limits)
+    }
+
+    fn new(listener: TcpListener, limits: Limits) -> io::Result<Self> {
+        let (address, runners) = (listener.local_addr()?, Runners::start()?);
+        Ok(Self { listener, address, limits: Arc::new(limits), runners })
     }
 
     /// Where it listens: with the port that the kernel chose where 0 was asked for.
@@ -87,18 +105,23 @@ impl Gateway {
     /// Serves requests until `shutdown` is done. Then the socket is closed, requests in flight have
     /// [`Limits::grace`] to end, and what is left is cut off.
     ///
-    /// Functions can't be cut off: those that still run then do so to their end or deadline, on
-    /// blocking threads of the runtime. Who wants to end the process before that uses
+    /// Functions can't be cut off: those that still run then do so to their end or deadline, on threads
+    /// of the gateway's own and blocking threads of the runtime. Who wants to end the process before that uses
     /// [`tokio::runtime::Runtime::shutdown_background`].
     pub async fn serve(self, catalog: Arc<dyn Catalog>, shutdown: impl Future<Output = ()>) {
-        let Self { listener, limits, .. } = self;
+        let Self { listener, limits, runners, .. } = self;
         let shared = Arc::new(Shared {
             admission: Admission::new(&limits),
             metrics: Arc::new(Metrics::default()),
+            runners: Arc::new(runners),
             draining: AtomicBool::new(false),
             limits: Arc::clone(&limits),
             catalog,
         });
+        // Ends with this function.
+        let mut relief = JoinSet::new();
+        let runners = Arc::clone(&shared.runners);
+        relief.spawn(async move { runners.relieve().await });
         let links = Links::default();
         let mut connections = JoinSet::new();
         {

@@ -118,6 +118,12 @@ impl Names {
         let unique = self.unique.get(name).copied();
         unique.or_else(|| self.bare.get(name).copied().flatten())
     }
+
+    /// As [`Names::find`], where only a function can be meant: one that has a workflow's name too.
+    fn find_function(&self, name: &str) -> Option<Callee> {
+        let unique = self.unique.get(name).copied().filter(|callee| callee.function.is_some());
+        unique.or_else(|| self.bare.get(name).copied().flatten())
+    }
 }
 
 /// Workflows that take calls, each of which can be replaced while it runs: a call runs to its end on
@@ -188,11 +194,12 @@ impl<E: AsRef<Executable>> Catalog<E> {
         Some(Arc::clone(&served.workflows[workflow]))
     }
 
-    /// The workflow that the function of this name is of, as it is now, and its own name there.
+    /// The workflow that the function of this name is of, as it is now, and its own name there. `None` where
+    /// there is no such function, or several.
     #[must_use]
     pub fn function(&self, name: &str) -> Option<(Arc<E>, String)> {
         let served = self.now();
-        let Callee { workflow, function: Some(len) } = served.names.find(name)? else {
+        let Callee { workflow, function: Some(len) } = served.names.find_function(name)? else {
             return None;
         };
         Some((Arc::clone(&served.workflows[workflow]), name[name.len() - len..].to_owned()))
@@ -337,6 +344,12 @@ mod tests {
         assert_eq!(found(&workflows, "w"), Some((1, String::new())));
         assert_eq!(found(&workflows, "v.w"), Some((0, "w".into())));
         assert_eq!(found(&workflows, "w.w"), Some((1, "w".into())));
+        // Unless only a function is asked for, of which there are two here.
+        let names = Names::of(&workflows).unwrap();
+        assert_eq!(names.find_function("w"), None);
+        let names = Names::of(&workflows[1..]).unwrap();
+        assert_eq!(names.find_function("w"), Some(Callee { workflow: 0, function: Some(1) }));
+        assert_eq!(names.find_function("v"), None);
     }
 
     #[test]

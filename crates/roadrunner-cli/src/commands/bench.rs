@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use roadrunner_bench as scenarios;
-use roadrunner_bench::{PAYLOAD_BYTES, Peer, ReadWrite, Stats};
+use roadrunner_bench::{Endpoint, PAYLOAD_BYTES, Peer, ReadWrite, Stats};
 use roadrunner_runtime::{Backing, Config, Mode as HandedOver, Remote, Terms};
 use roadrunner_transport::{Node, Tcp};
 use serde::Serialize;
 
-use crate::args::{Bench, EmptyCalls, FanOut, HandOver, Method, Mode, Scenario, Transfer};
+use crate::args::{Bench, EmptyCalls, FanOut, HandOver, Http, Method, Mode, Scenario, Transfer};
 use crate::crew::{Address, Hosts, Load, Partner};
 use crate::exit::{Exit, Failure};
 use crate::progress::Progress;
@@ -26,6 +26,7 @@ pub(crate) fn run(options: &Bench) -> Result<Exit, Failure> {
         Scenario::Invoke(options) => invoke(options)?,
         Scenario::Fanout(options) => fanout(options)?,
         Scenario::Handover(options) => handover(options)?,
+        Scenario::Http(options) => http(options)?,
     }
     Ok(Exit::Success)
 }
@@ -192,6 +193,54 @@ fn handover(options: &HandOver) -> Result<(), Failure> {
             ("speed-up", format!("{:.2}x", found.speed_up)),
         ])
     })
+}
+
+/// Each load is printed as soon as it is measured.
+fn http(options: &Http) -> Result<(), Failure> {
+    options.size.iter().try_for_each(|size| within_limit(*size))?;
+    let gateway = Partner::start(&Load::Gateway, Mode::Network)?;
+    let plain = Partner::start(&Load::Plain, Mode::Network)?;
+    let at = |partner: &Partner, path| {
+        let Address::Loopback(address) = &partner.address else { return None };
+        Some(Endpoint { address: address.parse().ok()?, path })
+    };
+    let nowhere = || Failure::new(Exit::Host, "a server listens nowhere");
+    let ours = at(&gateway, "/workflows/echo").ok_or_else(nowhere)?;
+    let baseline = at(&plain, "/").ok_or_else(nowhere)?;
+    if !options.json {
+        let title = [
+            "size", "clients", "a second", "plain", "ratio", "worst", "p50", "plain", "p99",
+            "plain",
+        ];
+        output::print(&row(title))?;
+    }
+    for &size_bytes in &options.size {
+        for &connections in &options.connections {
+            let Http { rounds, time: round, .. } = *options;
+            let load = scenarios::Load { size_bytes, connections, rounds, round };
+            let what =
+                format!("posting {} over {connections} connections", report::bytes(size_bytes));
+            let found = measure(what, |progress| scenarios::http(ours, baseline, &load, progress))?;
+            print(&found, options.json, http_row)?;
+        }
+    }
+    Ok(())
+}
+
+fn http_row(found: &scenarios::Http) -> String {
+    let scenarios::Http { ours, baseline, ratio, .. } = found;
+    row([
+        report::bytes(found.size_bytes),
+        found.connections.to_string(),
+        format!("{:.0}", ours.requests_per_second),
+        format!("{:.0}", baseline.requests_per_second),
+        format!("{:.2}", ratio.p50),
+        format!("{:.2}", ratio.min),
+        time(ours.latency_us.p50),
+        time(baseline.latency_us.p50),
+        time(ours.latency_us.p99),
+        time(baseline.latency_us.p99),
+    ])
 }
 
 fn within_limit(size: u64) -> Result<(), Failure> {

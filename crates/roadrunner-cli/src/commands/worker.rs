@@ -13,7 +13,7 @@ use roadrunner_runtime::{App, Config, ModuleSource, Runtime, Terms, Trust};
 use roadrunner_transport::{Protection, TcpServer, UnixServer};
 use roadrunner_workflow::{Executable, Workflow};
 
-use super::demo;
+use super::{demo, serve::http};
 use crate::args::{Mode, Worker, WorkerLoad};
 use crate::crew::{self, Addresses, READY};
 use crate::exit::{Exit, Failure};
@@ -29,6 +29,11 @@ pub(crate) fn run(options: &Worker) -> Result<Exit, Failure> {
         WorkerLoad::Manifest | WorkerLoad::Demo => Arc::clone(workflow(options)?.app()),
         WorkerLoad::Bench => scenarios::consumer(&Config::default())?,
         WorkerLoad::Stream => return stream(socket, options.mode),
+        WorkerLoad::Gateway => return http::serve_echo(socket.into(), say_ready),
+        WorkerLoad::Plain => {
+            scenarios::serve_plain(socket.into(), say_ready).map_err(refused)?;
+            return Ok(Exit::Success);
+        }
     };
     serve(&app, socket, options).map_err(refused)
 }

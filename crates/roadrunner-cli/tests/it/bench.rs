@@ -112,6 +112,30 @@ fn calls_fan_outs_and_hand_overs_are_objects_too() {
 }
 
 #[test]
+fn http_servers_are_compared_under_each_load() {
+    let args = [
+        "http",
+        "--size",
+        "1KiB,300KiB",
+        "--connections",
+        "1,3",
+        "--rounds",
+        "2",
+        "--time",
+        "100ms",
+        "--json",
+    ];
+    let found = objects(&args);
+    let loads = found.iter().map(|it| (it["size_bytes"].as_u64(), it["connections"].as_u64()));
+    let loads: Vec<_> =
+        loads.map(|(size, connections)| (size.unwrap(), connections.unwrap())).collect();
+    assert_eq!(loads, [(1 << 10, 1), (1 << 10, 3), (300 << 10, 1), (300 << 10, 3)]);
+    insta::assert_snapshot!(shape(&found[0]), @"{baseline: {latency_us: {min: number, p50: number, p99: number}, requests_per_second: number}, connections: 1, latency_us: {min: number, p50: number, p99: number}, ratio: {max: number, min: number, p50: number}, requests_per_second: number, rounds: 2, size_bytes: 1024}");
+    let rate = |it: &Value| it["requests_per_second"].as_f64().unwrap();
+    assert!(found.iter().all(|it| rate(it) > 0.0 && rate(&it["baseline"]) > 0.0));
+}
+
+#[test]
 fn what_can_not_be_measured_is_refused() {
     let complaint = |args: &[&str]| {
         let complaint = Sandbox::new().run(&[&["bench"], args].concat()).complaint();
@@ -126,5 +150,7 @@ fn what_can_not_be_measured_is_refused() {
     insta::assert_snapshot!(complaint(&["transfer", "--mode", "teleport"]), @"2: error: invalid value 'teleport' for '--mode <MODE>'");
     insta::assert_snapshot!(complaint(&["invoke", "--calls", "0"]), @"2: error: invalid value '0' for '--calls <N>': 0 is not in 1..=10000000");
     insta::assert_snapshot!(complaint(&["fanout", "--width", "0"]), @"2: error: invalid value '0' for '--width <N>': 0 is not in 1..=1000");
+    insta::assert_snapshot!(complaint(&["http", "--time", "0s"]), @"2: error: invalid value '0s' for '--time <TIME>': that is no time at all; write at least 1ms");
+    insta::assert_snapshot!(complaint(&["http", "--connections", "0"]), @"2: error: invalid value '0' for '--connections <N>': 0 is not in 1..=512");
     insta::assert_snapshot!(complaint(&["handover", "--threads", "0"]), @"2: error: invalid value '0' for '--threads <N>': 0 is not in 1..=256");
 }

@@ -213,9 +213,9 @@ fn a_shutdown_does_not_wait_for_ever() {
 fn workflows_are_exchanged_under_requests_in_flight() {
     let server = Server::start(Limits::default());
     let clients = waiting(&server, 1);
-    server.workflows.replace([]);
-    assert_eq!(server.post("/workflows/single", b"x").status, 404);
-    assert_eq!(server.get("/readyz").status, 200);
+    server.replace("waits", "instead");
+    assert_eq!(server.post("/workflows/waits", b"x").status, 404);
+    assert_eq!(server.post("/workflows/instead", b"x").status, 422);
     server.peers.release();
     all_answered(clients);
 }

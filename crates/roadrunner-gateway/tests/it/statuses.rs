@@ -39,7 +39,7 @@ fn unknown_names_are_404_and_ambiguous_ones_say_what_to_ask_for() {
     }
     let answer = server.post("/functions/second", b"x");
     assert_eq!(answer.status, 404);
-    assert!(answer.text().contains("`chain.second`, `other.second`"), "{}", answer.text());
+    assert!(answer.text().contains("ask for WORKFLOW.FUNCTION"), "{}", answer.text());
     assert_eq!(server.post("/functions/other.second", b"x").text(), "x");
 }
 

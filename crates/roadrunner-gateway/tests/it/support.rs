@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use roadrunner_gateway::{Gateway, Limits, Workflows};
+use roadrunner_gateway::{Gateway, Limits};
 use roadrunner_runtime::{BreakEven, Cache, Config, ModuleSource, PoolLimits, Runtime};
-use roadrunner_workflow::{Executable, Found, Place, Workflow};
+use roadrunner_workflow::{Catalog, Executable, Found, Place, Workflow};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -107,22 +107,22 @@ fn runtime() -> Runtime {
     Runtime::new(config).unwrap()
 }
 
-fn load(runtime: &Runtime, peers: &Arc<Peers>) -> Vec<Arc<Executable>> {
+fn load(runtime: &Runtime, peers: &Arc<Peers>, manifests: Vec<String>) -> Vec<Executable> {
     let load = |manifest: String| {
         let look = |path: &Path| path.extension().map_or(Found::Folder, |_| Found::File);
         let workflow = Workflow::parse(&manifest, Path::new("r.toml"), &look)
             .unwrap_or_else(|error| panic!("{error}"));
         let way = |_: &_, _: &_| -> roadrunner_runtime::Remote { Arc::new(Way(peers.clone())) };
         let place = Place { can_reach: &|_| true, way: &way, ..Place::alone() };
-        Arc::new(Executable::load(runtime, workflow, &source, &place).unwrap())
+        Executable::load(runtime, workflow, &source, &place).unwrap()
     };
-    manifests().into_iter().map(load).collect()
+    manifests.into_iter().map(load).collect()
 }
 
 /// A gateway that runs.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
-    pub(crate) workflows: Arc<Workflows>,
+    catalog: Arc<Catalog<Executable>>,
     pub(crate) peers: Arc<Peers>,
     shutdown: Option<oneshot::Sender<()>>,
     served: Option<JoinHandle<()>>,
@@ -132,30 +132,36 @@ pub(crate) struct Server {
 impl Server {
     /// With these limits and everything loaded.
     pub(crate) fn start(limits: Limits) -> Self {
-        let server = Self::empty(limits);
-        server.workflows.replace(load(&runtime(), &server.peers));
-        server
+        Self::with(limits, manifests())
     }
 
-    /// Without workflows.
-    pub(crate) fn empty(limits: Limits) -> Self {
+    fn with(limits: Limits, manifests: Vec<String>) -> Self {
         let tokio = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
             .build()
             .unwrap();
-        let workflows = Arc::new(Workflows::new());
+        let peers = Arc::new(Peers::default());
+        let loaded = load(&runtime(), &peers, manifests);
+        let catalog = Arc::new(Catalog::new(loaded).unwrap());
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
         let gateway = tokio.block_on(Gateway::bind(loopback, limits)).unwrap();
         let address = gateway.local_addr();
         let (shutdown, ordered) = oneshot::channel::<()>();
-        let catalog = workflows.clone();
-        let served = tokio.spawn(gateway.serve(catalog, async {
+        let served = tokio.spawn(gateway.serve(catalog.clone(), async {
             let _ = ordered.await;
         }));
-        let peers = Arc::new(Peers::default());
         let (shutdown, served, tokio) = (Some(shutdown), Some(served), Some(tokio));
-        Self { address, workflows, peers, shutdown, served, tokio }
+        Self { address, catalog, peers, shutdown, served, tokio }
+    }
+
+    /// Puts a workflow of this name, whose function fails, in the place of the one of the name `old`.
+    pub(crate) fn replace(&self, old: &str, name: &str) {
+        let named = |manifest: &String| manifest.contains(&format!("name = \"{old}\""));
+        let at = manifests().iter().position(named).unwrap();
+        let manifest = one(name, "fails.wat", "");
+        let loaded = load(&runtime(), &self.peers, vec![manifest]).remove(0);
+        self.catalog.replace(at, loaded).unwrap();
     }
 
     pub(crate) fn client(&self) -> Client {

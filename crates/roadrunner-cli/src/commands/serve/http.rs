@@ -1,40 +1,27 @@
 //! The HTTP front of a node: the gateway, on threads of its own.
 
+use std::borrow::Cow;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use roadrunner_gateway::{Catalog, Gateway, Limits, Loaded, Unfound};
+use roadrunner_gateway::{Catalog, Gateway, Limits};
+use roadrunner_runtime::{Config, ModuleSource};
+use roadrunner_workflow::{Clash, Executable, Found, Place, Workflow};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot::{Sender, channel};
 
 use super::manifests::Served;
+use crate::exit::{Exit, Failure};
 
 /// A gateway that serves a node's catalog until it is stopped.
 pub(super) struct Http {
     pub(super) address: SocketAddr,
     stop: Sender<()>,
     thread: JoinHandle<()>,
-}
-
-/// The catalog as the gateway asks for it.
-struct Node(Arc<Served>);
-
-impl Catalog for Node {
-    fn workflow(&self, name: &str) -> Option<Loaded> {
-        Some(self.0.workflow(name)?)
-    }
-
-    fn function(&self, name: &str) -> Result<(Loaded, String), Unfound> {
-        let (loaded, name) = self.0.function(name).ok_or(Unfound::Unknown)?;
-        Ok((loaded, name))
-    }
-
-    fn ready(&self) -> bool {
-        true
-    }
 }
 
 impl Http {
@@ -44,14 +31,14 @@ impl Http {
         catalog: &Arc<Served>,
         grace: Duration,
     ) -> io::Result<Self> {
-        let runtime = Builder::new_multi_thread().enable_all().thread_name("http").build()?;
+        let runtime = threads()?;
         let limits = Limits { grace, ..Limits::default() };
         let gateway = runtime.block_on(Gateway::bind(address, limits));
         let gateway = gateway.map_err(|error| error.source)?;
         let address = gateway.local_addr();
         let (stop, stopped) = channel();
-        let node = Arc::new(Node(Arc::clone(catalog)));
-        let serve = move || serve(runtime, gateway, node, async { drop(stopped.await) });
+        let catalog = Arc::clone(catalog);
+        let serve = move || serve(runtime, gateway, catalog, async { drop(stopped.await) });
         let thread = thread::Builder::new().name("http".into()).spawn(serve)?;
         Ok(Self { address, stop, thread })
     }
@@ -63,8 +50,47 @@ impl Http {
     }
 }
 
-fn serve(runtime: Runtime, gateway: Gateway, node: Arc<Node>, stopped: impl Future<Output = ()>) {
-    runtime.block_on(gateway.serve(node, stopped));
+fn serve(
+    runtime: Runtime,
+    gateway: Gateway,
+    catalog: Arc<dyn Catalog>,
+    stopped: impl Future<Output = ()>,
+) {
+    runtime.block_on(gateway.serve(catalog, stopped));
     // Functions that still run are beyond their grace.
     runtime.shutdown_background();
+}
+
+/// For `bench http`: one function that gives its payload back, at a socket that listens, until the process
+/// ends. Set up as a node is, but that one client may have as many requests as all.
+pub(in crate::commands) fn serve_echo(
+    socket: TcpListener,
+    ready: impl FnOnce() -> io::Result<()>,
+) -> Result<Exit, Failure> {
+    const MANIFEST: &str =
+        "[workflow]\nname = \"echo\"\nentry = \"echo\"\n[functions.echo]\nmodule = \"echo.wasm\"\n";
+    let module = |_: &Path| ModuleSource::Bytes {
+        name: "echo.wasm".into(),
+        bytes: Cow::Borrowed(roadrunner_bench::ECHO),
+    };
+    let workflow = Workflow::parse(MANIFEST, Path::new("echo.toml"), &|_| Found::File)?;
+    let runtime = roadrunner_runtime::Runtime::new(Config::default())?;
+    let exe = Executable::load(&runtime, workflow, &module, &Place::alone())?;
+    let clash = |clash: Clash| Failure::new(Exit::Workflow, clash.to_string());
+    let catalog = roadrunner_workflow::Catalog::new(vec![exe]).map_err(clash)?;
+    let refused = |error| Failure::new(Exit::Host, format!("can't serve HTTP: {error}"));
+    let limits = Limits::default();
+    let limits = Limits { requests_per_client: limits.requests, ..limits };
+    let runtime = threads().map_err(refused)?;
+    let entered = runtime.enter();
+    let gateway = Gateway::on(socket, limits).map_err(refused)?;
+    drop(entered);
+    ready().map_err(refused)?;
+    serve(runtime, gateway, Arc::new(catalog), std::future::pending());
+    Ok(Exit::Success)
+}
+
+/// The threads of a gateway.
+fn threads() -> io::Result<Runtime> {
+    Builder::new_multi_thread().enable_all().thread_name("http").build()
 }

@@ -7,7 +7,7 @@
 //! manifests                            changed files, SIGHUP -> another version in the catalog
 //! ```
 
-mod http;
+pub(super) mod http;
 mod manifests;
 
 use std::io;
