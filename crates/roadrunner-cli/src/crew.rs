@@ -15,7 +15,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use roadrunner_runtime::{Remote, Terms, Trust};
 use roadrunner_transport::{Node, Protection, Tcp, Unix, UnixServer};
@@ -213,7 +213,7 @@ impl Partner {
 /// The processes of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Crew {
-    members: Vec<Member>,
+    members: Mutex<Vec<Member>>,
     pub(crate) addresses: Addresses,
     /// What calls of processes to functions of this one come in over.
     home: Option<UnixListener>,
@@ -273,10 +273,24 @@ impl Crew {
                     let what = format!("can't start a process for `{placement}`: {error}");
                     Failure::new(Exit::Host, what)
                 })?;
-            crew.members.push(member);
+            crew.members().push(member);
         }
-        crew.members.iter_mut().try_for_each(Member::wait_until_ready)?;
+        crew.members().iter_mut().try_for_each(Member::wait_until_ready)?;
         Ok(crew)
+    }
+
+    /// The placement of a process that has ended.
+    pub(crate) fn ended(&self) -> Option<String> {
+        let mut members = self.members();
+        members.iter_mut().find_map(|member| match member.child.try_wait() {
+            Ok(None) => None,
+            _ => Some(member.placement.clone()),
+        })
+    }
+
+    fn members(&self) -> MutexGuard<'_, Vec<Member>> {
+        // No code that can panic runs under the lock, so a poisoned one is still in order.
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes calls of the processes in, for functions of this one.

@@ -177,13 +177,13 @@ impl<E: AsRef<Executable>> Catalog<E> {
         Ok(())
     }
 
-    /// The first workflow, as it is now.
+    /// The workflow that was given to [`Catalog::new`] at this position, as it is now.
     ///
     /// # Panics
-    /// When there is none, like a slice.
+    /// For a position that there is not, like a slice.
     #[must_use]
-    pub fn first(&self) -> Arc<E> {
-        Arc::clone(&self.now().workflows[0])
+    pub fn at(&self, position: usize) -> Arc<E> {
+        Arc::clone(&self.now().workflows[position])
     }
 
     /// The workflow of this name, as it is now.

@@ -45,7 +45,14 @@ pub(super) struct Loaded {
     pub(super) exe: Executable,
     /// Ends before the processes do: nobody calls in any more.
     _server: Option<UnixServer>,
-    _crew: Crew,
+    crew: Crew,
+}
+
+impl Loaded {
+    /// The placement of a process that has ended, though nobody told it to.
+    pub(super) fn ended_process(&self) -> Option<String> {
+        self.crew.ended()
+    }
 }
 
 impl AsRef<Executable> for Loaded {
@@ -75,7 +82,7 @@ pub(super) fn load(
         |workflow, place| Ok(Executable::load(runtime, workflow, source, place)?),
     )?;
     let server = crew.serve(&exe)?;
-    Ok(Loaded { exe, _server: server, _crew: crew })
+    Ok(Loaded { exe, _server: server, crew })
 }
 
 /// The span of whoever started this program, which its calls are children of: `$TRACEPARENT`, if that

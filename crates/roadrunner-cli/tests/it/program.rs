@@ -160,6 +160,14 @@ impl Going {
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
     }
 
+    /// The processes that its threads started.
+    pub(crate) fn children(&self) -> Vec<u32> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let lists = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("children")));
+        let lists: Vec<_> = lists.map(Result::unwrap_or_default).collect();
+        lists.join(" ").split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+    }
+
     /// What Ctrl-C does on a terminal: a signal to the whole group.
     pub(crate) fn interrupt(&self) {
         let group = format!("-{}", self.child.id());

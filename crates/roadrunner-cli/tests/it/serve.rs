@@ -303,6 +303,23 @@ fn functions_in_other_processes_are_served_and_reloaded() {
     assert_eq!((call("w"), call("f")), (b"Payload".to_vec(), b"Payload".to_vec()));
 }
 
+#[test]
+fn a_process_that_is_killed_is_started_again() {
+    let sandbox = Sandbox::with_echo(b"payload");
+    let manifest = String::from_utf8(sandbox.read("w.toml")).unwrap();
+    sandbox.write("w.toml", manifest + "placement = \"process:other\"\n");
+    let mut node = sandbox.serve(&["w.toml"]);
+    let [worker] = node.children()[..] else { panic!("one process") };
+    let kill = Command::new("kill").args(["-KILL", &worker.to_string()]).status();
+    assert!(kill.unwrap().success());
+    let said = node.wait_for("ended; its calls fail until it runs again");
+    assert!(said.contains("the process for `process:other` of w.toml"), "{said}");
+    node.wait_for("loaded w.toml again");
+    assert_eq!(sandbox.run(&["invoke", "w", "-i", "input"]).fine(), b"payload");
+    let now = node.children();
+    assert!(now.len() == 1 && now[0] != worker, "{now:?}, and {worker} before");
+}
+
 /// A complaint without the name of its folder.
 fn without_folder(sandbox: &Sandbox, complaint: &str) -> String {
     complaint.replace(&format!("{}/", sandbox.0.path().display()), "")

@@ -85,7 +85,7 @@ impl Manifests {
 
     /// Where the first manifest says that a node is.
     pub(super) fn address_of(&self, node: &str) -> Option<String> {
-        let loaded = self.catalog.first();
+        let loaded = self.catalog.at(0);
         let nodes = loaded.exe.workflow().nodes();
         nodes.iter().find(|it| it.name == node).map(|it| it.address.clone())
     }
@@ -109,6 +109,14 @@ impl Manifests {
     fn look(&mut self) {
         for at in 0..self.all.len() {
             let manifest = &mut self.all[at];
+            if let Some(placement) = self.catalog.at(at).ended_process() {
+                let path = manifest.path.display();
+                output::complain(&format!(
+                    "the process for `{placement}` of {path} ended; its calls fail until it runs again"
+                ));
+                self.load_again(at);
+                continue;
+            }
             let now = manifest.files.now();
             if now == manifest.files {
                 manifest.changing = None;
