@@ -19,7 +19,10 @@ use roadrunner_runtime::{
     Runtime, Sealed, Terms,
 };
 
-pub use elsewhere::{Peer, ReadWrite, consumer, stream_in, transfer_elsewhere};
+pub use elsewhere::{
+    BareSocket, Baseline, Client, Peers, ReadWrite, bare_in, consumer, http_in, stream_in,
+    transfer_elsewhere,
+};
 pub use fanout::{FanOut, fanout};
 pub use handover::{HandOver, handover};
 pub use invoke::{Invoke, invoke};
@@ -52,6 +55,9 @@ pub enum BenchError {
     /// The kernel doesn't say how much memory this process has.
     #[error("can't read /proc/self/smaps_rollup: {0}")]
     Memory(std::io::Error),
+    /// The kernel doesn't say how much processor time another process has used.
+    #[error("can't read the processor time of another process: {0}")]
+    Processor(std::io::Error),
 }
 
 /// Told how many of how many rounds are done.

@@ -221,13 +221,18 @@ pub(crate) enum Scenario {
 /// The producer writes every byte and the consumer reads every byte, three ways in turn: Roadrunner's; copying
 /// out of the producer's memory into a buffer of the host and from there into the consumer's; and two native
 /// functions that pass a pointer.
+///
+/// With --mode kernel and network the consumer is in another process. Copying goes through a UNIX socket there, or
+/// by an HTTP POST. A third way, "bare", is a send and recv loop over a socket to a native function. Each way has a
+/// process of its own, and CPU is the processor time of both ends, functions included.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   roadrunner bench transfer
   roadrunner bench transfer --size 1MiB --runs 100
   roadrunner bench transfer --size 1B,4KiB,1MiB,100MiB
-  roadrunner bench transfer --mode user --size 100MiB --runs 30 --json | jq .handover_us.p50")]
+  roadrunner bench transfer --mode user --size 100MiB --runs 30 --json | jq .handover_us.p50
+  roadrunner bench transfer --mode network --size 100MiB --json | jq '.cpu_ns_per_byte, .bare.throughput_bytes_per_s'")]
 pub(crate) struct Transfer {
     /// How the payload travels.
     #[arg(long, value_enum, default_value_t = Mode::User)]
@@ -369,8 +374,10 @@ pub(crate) enum WorkerLoad {
     Demo,
     /// The functions of the benchmarks.
     Bench,
-    /// The copying way that benchmarks compare with.
-    Stream,
+    /// The way that benchmarks show as the baseline.
+    Baseline,
+    /// A bare socket, which benchmarks compare with too.
+    Bare,
 }
 
 fn peer(text: &str) -> Result<(String, Address), String> {

@@ -106,8 +106,10 @@ pub(crate) enum Load {
     Demo,
     /// The functions of the benchmarks.
     Bench,
-    /// The copying way that benchmarks compare with.
-    Stream,
+    /// The way that benchmarks show as the baseline.
+    Baseline,
+    /// A bare socket, which benchmarks compare with too.
+    Bare,
 }
 
 /// A process that ends with this value.
@@ -145,7 +147,7 @@ impl Drop for Member {
 #[derive(Debug)]
 pub(crate) struct Partner {
     pub(crate) address: Address,
-    _member: Member,
+    member: Member,
 }
 
 impl Partner {
@@ -160,7 +162,12 @@ impl Partner {
             Failure::new(Exit::Host, format!("can't start another process: {error}"))
         })?;
         member.wait_until_ready()?;
-        Ok(Self { address, _member: member })
+        Ok(Self { address, member })
+    }
+
+    /// The number of the process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.member.child.id()
     }
 }
 
@@ -275,7 +282,8 @@ fn spawn(
         Load::Manifest(_) => "manifest",
         Load::Demo => "demo",
         Load::Bench => "bench",
-        Load::Stream => "stream",
+        Load::Baseline => "baseline",
+        Load::Bare => "bare",
     });
     if let Load::Manifest(path) = load {
         command.arg("--workflow").arg(path);

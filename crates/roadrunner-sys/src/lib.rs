@@ -24,7 +24,8 @@ mod socket;
 
 pub use closer::close_aside;
 pub use host::{
-    available_memory, cpu_time, end_with_parent, map_count, max_map_count, page_size, parent_of,
+    available_memory, cpu_time, cpu_time_of, end_with_parent, map_count, max_map_count, page_size,
+    parent_of,
 };
 pub use mapping::{
     Advice, advise, discard_pages, is_mapped, is_modified, map_plain, map_plain_in_hole,

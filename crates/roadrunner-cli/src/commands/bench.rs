@@ -1,13 +1,14 @@
 //! `roadrunner bench`: what hand-overs, calls and fan-outs cost on this machine.
 
 use std::fmt::Write as _;
+use std::io;
 use std::net::TcpStream;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::time::{Duration, Instant};
 
 use roadrunner_bench as scenarios;
-use roadrunner_bench::{PAYLOAD_BYTES, Peer, ReadWrite, Stats};
+use roadrunner_bench::{Baseline, Client, PAYLOAD_BYTES, Peers, ReadWrite, Stats};
 use roadrunner_runtime::{Config, Mode as HandedOver, Terms};
 use serde::Serialize;
 
@@ -30,68 +31,92 @@ pub(crate) fn run(options: &Bench) -> Result<Exit, Failure> {
 /// Each size is printed as soon as it is measured: a list of large ones takes long.
 fn transfer(options: &Transfer) -> Result<(), Failure> {
     options.size.iter().try_for_each(|size| within_limit(*size))?;
+    let here = matches!(options.mode, Mode::Auto | Mode::User);
+    let (title, note, to_row): (&[_], _, fn(&scenarios::Transfer) -> String) = if here {
+        (&HERE, HERE_NOTE, row_here)
+    } else {
+        (&ELSEWHERE, ELSEWHERE_NOTE, row_elsewhere)
+    };
     if !options.json {
-        let title = ["size", "hand-over", "copying", "faster", "end to end", "copying", "native"];
-        output::print(&row(title.into_iter().chain(["to native", "copied"])))?;
+        output::print(&row(title))?;
     }
     for &size in &options.size {
         let what = format!("moving {}", report::bytes(size));
-        let found = match options.mode {
-            Mode::Auto | Mode::User => measure(what, |progress| {
+        let found = if here {
+            measure(what, |progress| {
                 scenarios::transfer(&Config::default(), size, options.runs, progress)
-            })?,
-            Mode::Kernel | Mode::Network => elsewhere(what, size, options)?,
+            })?
+        } else {
+            elsewhere(what, size, options)?
         };
-        print(&found, options.json, transfer_row)?;
+        print(&found, options.json, to_row)?;
     }
     if !options.json {
-        output::print(&format!(
-            "Times are medians, runs of each way: {}. \"copying\" is out of one linear memory {}into a buffer of the host and from there into the next;\n\
-            \"native\" is two native functions that pass a pointer.\n",
-            options.runs,
-            if matches!(options.mode, Mode::Auto | Mode::User) { "" } else { "through a socket " }
-        ))?;
+        let runs = options.runs;
+        output::print(&format!("Times are medians, runs of each way: {runs}. {note}\n"))?;
     }
     Ok(())
 }
 
 /// Measures transfers to another process.
 fn elsewhere(what: String, size: u64, options: &Transfer) -> Result<scenarios::Transfer, Failure> {
-    let (partner, other) =
-        (Partner::start(&Load::Bench, options.mode)?, Partner::start(&Load::Stream, options.mode)?);
+    let start = |load| Partner::start(&load, options.mode);
+    let partners = [start(Load::Bench)?, start(Load::Baseline)?, start(Load::Bare)?];
+    let pids = partners.each_ref().map(Partner::pid);
+    let [ours, replaced, bare] = partners.each_ref().map(|partner| &partner.address);
     let refused =
         |error| Failure::new(Exit::Host, format!("can't connect to another process: {error}"));
-    let (mode, mut stream) = match &other.address {
-        Address::Process(name) => {
-            let stream = SocketAddr::from_abstract_name(name)
-                .and_then(|address| UnixStream::connect_addr(&address));
-            (HandedOver::Kernel, Box::new(stream.map_err(refused)?) as Box<dyn ReadWrite>)
-        }
+    let (mode, methods, baseline) = match replaced {
+        Address::Process(name) => (
+            HandedOver::Kernel,
+            ["segment over a UNIX socket", "bytes over a UNIX socket"],
+            Baseline::Stream(Box::new(connect_here(name).map_err(refused)?)),
+        ),
         Address::Node(address) => {
-            let stream = TcpStream::connect(address)
-                .and_then(|stream| stream.set_nodelay(true).map(|()| stream));
-            (HandedOver::Network, Box::new(stream.map_err(refused)?) as Box<dyn ReadWrite>)
+            let client = Client::new(connect_by_tcp(address).map_err(refused)?);
+            (HandedOver::Network, ["send"; 2], Baseline::Http(client))
         }
     };
-    let (methods, baseline) = match mode {
-        HandedOver::Kernel => (
-            ["segment over a UNIX socket", "bytes over a UNIX socket"],
-            "stream through a UNIX socket",
-        ),
-        _ => (["send"; 2], "stream through a TCP socket"),
+    let mut bare: Box<dyn ReadWrite> = match bare {
+        Address::Process(name) => Box::new(connect_here(name).map_err(refused)?),
+        Address::Node(address) => Box::new(connect_by_tcp(address).map_err(refused)?),
     };
     let way = |terms: &Terms| {
-        let way = partner.address.way(std::process::id(), terms);
+        let way = ours.way(std::process::id(), terms);
         way.unwrap_or_else(|_| unreachable!("the partner listens under this name"))
     };
-    let mut peer = Peer { way: &way, stream: &mut *stream, methods, baseline };
+    let peers = Peers { way: &way, methods, baseline, bare: &mut *bare, pids };
     measure(what, |progress| {
         let config = Config::default();
-        scenarios::transfer_elsewhere(&config, size, options.runs, mode, &mut peer, progress)
+        scenarios::transfer_elsewhere(&config, size, options.runs, mode, peers, progress)
     })
 }
 
-fn transfer_row(found: &scenarios::Transfer) -> String {
+fn connect_here(name: &str) -> io::Result<UnixStream> {
+    UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?)
+}
+
+fn connect_by_tcp(address: &str) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+const HERE: [&str; 9] = [
+    "size",
+    "hand-over",
+    "copying",
+    "faster",
+    "end to end",
+    "copying",
+    "native",
+    "to native",
+    "copied",
+];
+const HERE_NOTE: &str = "\"copying\" is out of one linear memory into a buffer of the host and from there into \
+    the next;\n\"native\" is two native functions that pass a pointer.";
+
+fn row_here(found: &scenarios::Transfer) -> String {
     let scenarios::Transfer { ours, baseline, native, .. } = found;
     row([
         report::bytes(found.size_bytes),
@@ -104,6 +129,41 @@ fn transfer_row(found: &scenarios::Transfer) -> String {
         native.as_ref().map_or_else(String::new, |native| {
             ratio(ours.end_to_end_us.p50, native.end_to_end_us.p50)
         }),
+        report::bytes(ours.copied_bytes),
+    ])
+}
+
+const ELSEWHERE: [&str; 11] = [
+    "size",
+    "hand-over",
+    "copying",
+    "faster",
+    "bare",
+    "to bare",
+    "end to end",
+    "copying",
+    "CPU ns/B",
+    "copying",
+    "copied",
+];
+const ELSEWHERE_NOTE: &str = "\"copying\" is out of one linear memory through a UNIX socket or an HTTP POST into \
+    a buffer of the host\nand from there into the next; \"bare\" is a send and recv loop over a socket, to a native function.";
+
+fn row_elsewhere(found: &scenarios::Transfer) -> String {
+    let scenarios::Transfer { ours, baseline, bare, .. } = found;
+    let bare = bare.as_ref().map_or(0.0, |bare| bare.handover_us.p50);
+    let per_byte = |ns: Option<f64>| format!("{:.3}", ns.unwrap_or_default());
+    row([
+        report::bytes(found.size_bytes),
+        time(ours.handover_us.p50),
+        time(baseline.handover_us.p50),
+        ratio(baseline.handover_us.p50, ours.handover_us.p50),
+        time(bare),
+        ratio(ours.handover_us.p50, bare),
+        time(ours.end_to_end_us.p50),
+        time(baseline.end_to_end_us.p50),
+        per_byte(ours.cpu_ns_per_byte),
+        per_byte(baseline.cpu_ns_per_byte),
         report::bytes(ours.copied_bytes),
     ])
 }

@@ -58,7 +58,13 @@ fn large_payloads_are_not_copied() {
 
 #[test]
 fn large_payloads_reach_other_processes_without_a_copy() {
-    for (mode, method) in [("kernel", "segment over a UNIX socket"), ("network", "send")] {
+    let ways = [
+        // The copying way's copies that are counted: into the consumer.
+        ("kernel", "segment over a UNIX socket", "stream through a UNIX socket", 1),
+        // Into the client's `Vec`, the server's, and the consumer.
+        ("network", "send", "HTTP POST with a Vec as its body", 3),
+    ];
+    for (mode, method, replaced, copies) in ways {
         let args = ["transfer", "--mode", mode, "--size", "8MiB", "--runs", "2", "--json"];
         let found = &objects(&args)[0];
         assert_eq!(found["mode"], mode);
@@ -67,8 +73,40 @@ fn large_payloads_reach_other_processes_without_a_copy() {
             (found["copied_bytes"].as_u64(), found["moved_bytes"].as_u64()),
             (Some(0), Some(8 << 20))
         );
-        assert!(found["baseline"]["copied_bytes"].as_u64() > Some(0));
+        assert_eq!(found["baseline"]["method"], replaced);
+        assert_eq!(found["baseline"]["copied_bytes"], copies * (8 << 20));
     }
+}
+
+#[test]
+fn three_ways_to_another_process_have_the_same_figures() {
+    let args = ["transfer", "--mode", "network", "--size", "1MiB", "--runs", "11", "--json"];
+    let found = &objects(&args)[0];
+    for way in [found, &found["baseline"], &found["bare"]] {
+        let figure = |name: &str| way[name].as_f64().unwrap_or_default();
+        let p50 = way["handover_us"]["p50"].as_f64().unwrap();
+        let rate = f64::from(1 << 20) / p50 * 1e6;
+        assert!((figure("throughput_bytes_per_s") / rate - 1.0).abs() < 1e-3, "{way}");
+        // What every way must do: write and read each byte at under 100 GB/s.
+        assert!(figure("cpu_ns_per_byte") > 0.01, "{way}");
+        assert!(
+            way["round_trip_us"]["min"].as_f64() >= way["handover_us"]["min"].as_f64(),
+            "{way}"
+        );
+    }
+    let names = |value: &Value| {
+        let names: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
+        names.join(" ")
+    };
+    assert_eq!(
+        names(found),
+        "bare baseline copied_bytes cpu_ns_per_byte end_to_end_us handover_us method mode moved_bytes \
+         round_trip_us runs size_bytes teardown_us throughput_bytes_per_s"
+    );
+    assert_eq!(
+        names(&found["bare"]),
+        "cpu_ns_per_byte end_to_end_us handover_us round_trip_us throughput_bytes_per_s"
+    );
 }
 
 #[test]
