@@ -7,6 +7,8 @@ mod elsewhere;
 mod fanout;
 mod handover;
 mod invoke;
+#[cfg(feature = "peers")]
+mod peers;
 mod stats;
 mod transfer;
 
@@ -20,12 +22,14 @@ use roadrunner_runtime::{
 };
 
 pub use elsewhere::{
-    BareSocket, Baseline, Client, Peers, ReadWrite, bare_in, consumer, http_in, stream_in,
+    Baseline, Client, Figures, Partners, ReadWrite, bare_in, consumer, http_in, stream_in,
     transfer_elsewhere,
 };
 pub use fanout::{FanOut, fanout};
 pub use handover::{HandOver, handover};
 pub use invoke::{Invoke, invoke};
+#[cfg(feature = "peers")]
+pub use peers::{Other, Peers, Place, Waiting, iceoryx2_in, peers};
 pub use stats::Stats;
 pub use transfer::{Native, Side, Transfer, transfer};
 
@@ -58,6 +62,10 @@ pub enum BenchError {
     /// The kernel doesn't say how much processor time another process has used.
     #[error("can't read the processor time of another process: {0}")]
     Processor(std::io::Error),
+    /// What Roadrunner is compared with failed.
+    #[cfg(feature = "peers")]
+    #[error("iceoryx2: {0}")]
+    Iceoryx2(String),
 }
 
 /// Told how many of how many rounds are done.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use roadrunner_runtime::{App, Backing, BreakEven, Config, Payload, Ready, Reply, Sealed};
 use serde::Serialize;
 
-use crate::{BareSocket, BenchError, Progress, Stats, check, guests, produce, unreadable};
+use crate::{BenchError, Figures, Progress, Stats, check, guests, produce, unreadable};
 
 /// Rounds before the first that counts: they fault pages in and warm caches for all three.
 pub(crate) const WARM_UP: u32 = 3;
@@ -34,7 +34,7 @@ pub struct Transfer {
     pub native: Option<Native>,
     /// There also: the same bytes over a bare socket.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub bare: Option<BareSocket>,
+    pub bare: Option<Figures>,
 }
 
 /// What one way cost.

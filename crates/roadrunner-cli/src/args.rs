@@ -214,6 +214,7 @@ pub(crate) enum Scenario {
     Invoke(EmptyCalls),
     Fanout(FanOut),
     Handover(HandOver),
+    Peers(Peers),
 }
 
 /// One payload from a function to the next, beside copying it and beside native code.
@@ -302,6 +303,29 @@ pub(crate) struct HandOver {
     pub(crate) json: bool,
 }
 
+/// One payload from process to process, beside iceoryx2 (https://iceoryx.io), whoever wins.
+///
+/// Both do the same job, in turns: the producer writes every byte, the payload is handed over, the consumer reads
+/// every byte. Roadrunner's functions are in sandboxes; iceoryx2's are native and share memory, once with events to wake the
+/// other end and once spinning. Only builds with the feature `peers` have iceoryx2.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  roadrunner bench peers    # of a build with `cargo build --release --features peers`
+  roadrunner bench peers --size 1KiB,1MiB --runs 300 --json | jq '.roadrunner.handover_us.p50, .iceoryx2.handover_us.p50'")]
+#[cfg_attr(not(feature = "peers"), allow(dead_code, reason = "checked all the same"))]
+pub(crate) struct Peers {
+    /// Length of the payload, such as 100MiB, or several with commas; rounded up to whole words of 8 bytes for iceoryx2.
+    #[arg(long, value_name = "SIZE", value_delimiter = ',', value_parser = size, default_value = "1KiB,64KiB,1MiB,10MiB,100MiB")]
+    pub(crate) size: Vec<u64>,
+    /// Runs of each way that count.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=1_000_000), default_value_t = 30)]
+    pub(crate) runs: u32,
+    /// Print one JSON object for each size, on a line of its own.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// Check what this machine offers, and say what to change.
 ///
 /// Every line is ok, warn (it works, but slower or less of it) or fail (it does not work); a fail ends in exit code 1.
@@ -378,6 +402,9 @@ pub(crate) enum WorkerLoad {
     Baseline,
     /// A bare socket, which benchmarks compare with too.
     Bare,
+    /// iceoryx2, which they also do.
+    #[cfg(feature = "peers")]
+    Iceoryx2,
 }
 
 fn peer(text: &str) -> Result<(String, Address), String> {

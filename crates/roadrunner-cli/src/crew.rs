@@ -16,6 +16,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
 use std::sync::Arc;
+#[cfg(feature = "peers")]
+use std::time::{Duration, Instant};
 
 use roadrunner_runtime::{Remote, Terms, Trust};
 use roadrunner_transport::{Tcp, Unix, UnixServer};
@@ -110,6 +112,9 @@ pub(crate) enum Load {
     Baseline,
     /// A bare socket, which benchmarks compare with too.
     Bare,
+    /// iceoryx2, which they also do.
+    #[cfg(feature = "peers")]
+    Iceoryx2,
 }
 
 /// A process that ends with this value.
@@ -143,6 +148,10 @@ impl Drop for Member {
     }
 }
 
+/// Time that a process has to put its things away.
+#[cfg(feature = "peers")]
+const PARTING: Duration = Duration::from_secs(5);
+
 /// One process for a benchmark, and where it listens.
 #[derive(Debug)]
 pub(crate) struct Partner {
@@ -163,6 +172,15 @@ impl Partner {
         })?;
         member.wait_until_ready()?;
         Ok(Self { address, member })
+    }
+
+    /// Waits for its own end, for a while; then it is ended.
+    #[cfg(feature = "peers")]
+    pub(crate) fn end(mut self) {
+        let until = Instant::now() + PARTING;
+        while Instant::now() < until && !matches!(self.member.child.try_wait(), Ok(Some(_))) {
+            std::thread::sleep(PARTING / 500);
+        }
     }
 
     /// The number of the process.
@@ -284,6 +302,8 @@ fn spawn(
         Load::Bench => "bench",
         Load::Baseline => "baseline",
         Load::Bare => "bare",
+        #[cfg(feature = "peers")]
+        Load::Iceoryx2 => "iceoryx2",
     });
     if let Load::Manifest(path) = load {
         command.arg("--workflow").arg(path);

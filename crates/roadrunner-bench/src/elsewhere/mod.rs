@@ -28,10 +28,10 @@ pub use http::{Client, http_in};
 /// Rounds of one way before it is the next one's turn: few enough that what else the machine does meets
 /// all ways alike. Alternating after each round would let a way's partner fall asleep for as long as the
 /// others take, and waking a processor up costs more than a small payload does.
-const BLOCK: u32 = 10;
+pub(crate) const BLOCK: u32 = 10;
 
 /// The other processes.
-pub struct Peers<'p> {
+pub struct Partners<'p> {
     /// The way to the consumer of the first.
     pub way: &'p dyn Fn(&Terms) -> Remote,
     /// What `way` does with payloads that move, for the report, and with smaller ones.
@@ -80,9 +80,9 @@ struct Answer {
     copied: u64,
 }
 
-/// What it costs to send the producer's payload over a bare socket, to a native consumer.
-#[derive(Clone, Debug, Serialize)]
-pub struct BareSocket {
+/// What one way to another process costs.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Figures {
     /// From the producer's end until the consumer's answer is here.
     pub round_trip_us: Stats,
     /// The same without the consumer.
@@ -116,10 +116,10 @@ pub fn transfer_elsewhere(
     size: u64,
     runs: u32,
     mode: Mode,
-    peers: Peers<'_>,
+    partners: Partners<'_>,
     progress: Progress<'_>,
 ) -> Result<Transfer, BenchError> {
-    let Peers { way, methods, mut baseline, bare, pids } = peers;
+    let Partners { way, methods, mut baseline, bare, pids } = partners;
     let app = caller(config, mode, way)?;
     let producer = guests(config.clone(), Backing::Private)?;
     let mut bare = Bare::new(bare, size)?;
@@ -152,7 +152,7 @@ pub fn transfer_elsewhere(
         runs,
         ours: ours.side(method, size, bytes)?,
         baseline: replaced.side(baseline.method(), size, bytes)?,
-        bare: Some(least.bare(size, bytes)?),
+        bare: Some(least.figures(size, bytes)?),
         native: None,
     })
 }
@@ -168,17 +168,17 @@ pub(crate) fn caller(
 }
 
 /// What the rounds of one way cost.
-struct Counted {
+pub(crate) struct Counted {
     times: Times,
     meter: Meter,
 }
 
 impl Counted {
-    fn start(partner: u32) -> Result<Self, BenchError> {
+    pub(crate) fn start(partner: u32) -> Result<Self, BenchError> {
         Ok(Self { times: Times::default(), meter: Meter::start(partner)? })
     }
 
-    fn rounds(
+    pub(crate) fn rounds(
         &mut self,
         count: u32,
         mut go: impl FnMut(&mut Times) -> Result<(), BenchError>,
@@ -195,9 +195,9 @@ impl Counted {
         Ok(Side { round_trip_us, throughput_bytes_per_s, cpu_ns_per_byte, ..side })
     }
 
-    fn bare(mut self, size: u64, bytes: u64) -> Result<BareSocket, BenchError> {
+    pub(crate) fn figures(mut self, size: u64, bytes: u64) -> Result<Figures, BenchError> {
         let handover_us = Stats::of(&mut self.times.handover);
-        Ok(BareSocket {
+        Ok(Figures {
             round_trip_us: Stats::of(&mut self.times.round_trip),
             handover_us,
             end_to_end_us: Stats::of(&mut self.times.end_to_end),

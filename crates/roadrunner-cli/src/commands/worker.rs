@@ -29,6 +29,8 @@ pub(crate) fn run(options: &Worker) -> Result<Exit, Failure> {
         WorkerLoad::Manifest | WorkerLoad::Demo => Arc::clone(workflow(options)?.app()),
         WorkerLoad::Bench => scenarios::consumer(&Config::default())?,
         WorkerLoad::Baseline => return compared(socket, options.mode, Compared::Baseline),
+        #[cfg(feature = "peers")]
+        WorkerLoad::Iceoryx2 => return iceoryx2(socket),
         WorkerLoad::Bare => return compared(socket, options.mode, Compared::Bare),
     };
     serve(&app, socket, options).map_err(refused)
@@ -105,6 +107,15 @@ fn compared(socket: OwnedFd, mode: Mode, way: Compared) -> Result<Exit, Failure>
             Compared::Bare => scenarios::bare_in(stream)?,
         }
     }
+    Ok(Exit::Success)
+}
+
+#[cfg(feature = "peers")]
+fn iceoryx2(socket: OwnedFd) -> Result<Exit, Failure> {
+    let refused = |error: io::Error| Failure::new(Exit::Host, format!("can't listen: {error}"));
+    say_ready().map_err(refused)?;
+    let (control, _) = UnixListener::from(socket).accept().map_err(refused)?;
+    scenarios::iceoryx2_in(control)?;
     Ok(Exit::Success)
 }
 

@@ -134,6 +134,59 @@ fn calls_fan_outs_and_hand_overs_are_objects_too() {
     insta::assert_snapshot!(shape(&handover[0]), @"{all_threads_per_second: number, count: 10, one_thread_per_second: number, size_bytes: 65536, speed_up: number, threads: 2}");
 }
 
+#[cfg(not(feature = "peers"))]
+#[test]
+fn a_build_without_iceoryx2_says_how_to_get_one_with_it() {
+    let complaint = Sandbox::new().run(&["bench", "peers"]).complaint();
+    assert!(complaint.starts_with("10: roadrunner: this build has nothing to compare with"));
+    assert!(complaint.contains("`cargo run --release --features peers -- bench peers`"));
+}
+
+/// Files in shared memory and in temporary folders that a run of `bench peers` made.
+#[cfg(feature = "peers")]
+fn left_by(sandbox: &Sandbox, pid: u32) -> Vec<String> {
+    let names = |folder: &std::path::Path| -> Vec<_> {
+        let files = std::fs::read_dir(folder).unwrap().flatten();
+        files.map(|file| file.file_name().to_string_lossy().into_owned()).collect()
+    };
+    let mut left = names("/dev/shm".as_ref());
+    left.retain(|name| name.starts_with(&format!("rr{pid}_")));
+    [left, names(&sandbox.temp())].concat()
+}
+
+#[cfg(feature = "peers")]
+#[test]
+fn iceoryx2_does_the_same_job_and_leaves_nothing_behind() {
+    let sandbox = Sandbox::new();
+    let args = ["bench", "peers", "--size", "1KiB,1MiB", "--runs", "11", "--json"];
+    let going = sandbox.start(&args);
+    let pid = going.pid();
+    let ended = going.end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(left_by(&sandbox, pid), [""; 0]);
+    let text = String::from_utf8(ended.stdout).unwrap();
+    let found: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(found.len(), 2);
+    for way in ["roadrunner", "iceoryx2", "iceoryx2_spinning"] {
+        let figure = |name: &str| found[1][way][name]["p50"].as_f64().unwrap();
+        assert!(figure("end_to_end_us") > figure("handover_us"), "{}", found[1]);
+        assert!(figure("handover_us") > 0.0, "{}", found[1]);
+    }
+}
+
+#[cfg(feature = "peers")]
+#[test]
+fn an_interrupted_comparison_leaves_nothing_behind_either() {
+    let sandbox = Sandbox::new();
+    let mut going = sandbox.start(&["bench", "peers", "--size", "64KiB", "--runs", "1000000"]);
+    going.wait_for("moving 64 KiB");
+    let pid = going.pid();
+    assert_ne!(left_by(&sandbox, pid), [""; 0], "there are files while it runs");
+    going.signal("-INT");
+    assert_eq!(going.end().code, None, "it ended by the signal");
+    assert_eq!(left_by(&sandbox, pid), [""; 0]);
+}
+
 #[test]
 fn what_can_not_be_measured_is_refused() {
     let complaint = |args: &[&str]| {

@@ -1,5 +1,7 @@
 //! `roadrunner bench`: what hand-overs, calls and fan-outs cost on this machine.
 
+mod peers;
+
 use std::fmt::Write as _;
 use std::io;
 use std::net::TcpStream;
@@ -8,7 +10,7 @@ use std::os::unix::net::{SocketAddr, UnixStream};
 use std::time::{Duration, Instant};
 
 use roadrunner_bench as scenarios;
-use roadrunner_bench::{Baseline, Client, PAYLOAD_BYTES, Peers, ReadWrite, Stats};
+use roadrunner_bench::{Baseline, Client, PAYLOAD_BYTES, Partners, ReadWrite, Stats};
 use roadrunner_runtime::{Config, Mode as HandedOver, Terms};
 use serde::Serialize;
 
@@ -24,6 +26,7 @@ pub(crate) fn run(options: &Bench) -> Result<Exit, Failure> {
         Scenario::Invoke(options) => invoke(options)?,
         Scenario::Fanout(options) => fanout(options)?,
         Scenario::Handover(options) => handover(options)?,
+        Scenario::Peers(options) => return peers::run(options),
     }
     Ok(Exit::Success)
 }
@@ -85,10 +88,10 @@ fn elsewhere(what: String, size: u64, options: &Transfer) -> Result<scenarios::T
         let way = ours.way(std::process::id(), terms);
         way.unwrap_or_else(|_| unreachable!("the partner listens under this name"))
     };
-    let peers = Peers { way: &way, methods, baseline, bare: &mut *bare, pids };
+    let partners = Partners { way: &way, methods, baseline, bare: &mut *bare, pids };
     measure(what, |progress| {
         let config = Config::default();
-        scenarios::transfer_elsewhere(&config, size, options.runs, mode, peers, progress)
+        scenarios::transfer_elsewhere(&config, size, options.runs, mode, partners, progress)
     })
 }
 
