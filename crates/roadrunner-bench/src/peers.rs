@@ -20,12 +20,12 @@ use iceoryx2::port::{
 };
 use iceoryx2::prelude::*;
 use iceoryx2::sample::Sample;
-use roadrunner_runtime::{Config as RuntimeConfig, Mode, Remote, Terms};
+use roadrunner_runtime::{Backing, Config as RuntimeConfig, Remote, Terms};
 use serde::Serialize;
 
-use crate::elsewhere::{BLOCK, Counted, call_one, caller};
+use crate::elsewhere::{BLOCK, Counted, call_one};
 use crate::transfer::Times;
-use crate::{BenchError, Figures, PAYLOAD_BYTES, Progress, compare};
+use crate::{BenchError, Figures, PAYLOAD_BYTES, Progress, compare, guests_beside};
 
 /// Rounds before the first that counts: iceoryx2 takes turns with several samples' memory, which all is touched then.
 const WARM_UP: u32 = 10;
@@ -275,7 +275,7 @@ pub fn peers(
     progress: Progress<'_>,
 ) -> Result<Option<Peers>, BenchError> {
     let size = size.min(PAYLOAD_BYTES);
-    let app = caller(config, Mode::Kernel, way)?;
+    let app = guests_beside(config.clone(), Backing::Segment, "consume", way)?;
     let pids = [pid, asleep.pid, spinning.pid];
     let asleep = begin(place, size, Waiting::Asleep, asleep.control)?;
     let spinning = begin(place, size, Waiting::Spinning, spinning.control)?;

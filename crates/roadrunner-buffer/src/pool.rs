@@ -7,7 +7,7 @@
 use std::io;
 use std::sync::Arc as StdArc;
 
-use crate::segment::Segments;
+use crate::segment::{Releases, Segments};
 use crate::shelf::Shelf;
 use crate::sync::{Arc, Mutex, MutexGuard};
 use crate::view::Extent;
@@ -48,6 +48,12 @@ pub struct PoolUse {
     pub bytes: usize,
     /// Empty ranges that wait.
     pub empty_ranges: usize,
+    /// Segments of this process's own.
+    pub segments: usize,
+    /// Of those, the ones that a window, a payload or another process has.
+    pub leased: usize,
+    /// Segments of other processes that are kept for their next payload.
+    pub foreign: usize,
 }
 
 /// Pages between two uses. Shared by all instances of a runtime.
@@ -88,8 +94,15 @@ impl Pool {
     /// What it holds now.
     #[must_use]
     pub fn usage(&self) -> PoolUse {
+        let (segments, leased, foreign) = self.segments.counts();
         let state = self.lock();
-        PoolUse { bytes: state.shelf.bytes(), empty_ranges: state.empty.len() }
+        let (bytes, empty_ranges) = (state.shelf.bytes(), state.empty.len());
+        PoolUse { bytes, empty_ranges, segments, leased, foreign }
+    }
+
+    /// The process that reads these releases is gone: what is kept for its next payload goes.
+    pub fn forget(&self, releases: &StdArc<Releases>) {
+        self.segments.forget(releases);
     }
 
     /// Fills a range with waiting pages of the domain, or zeroed ones of another; `false` where

@@ -279,6 +279,19 @@ impl<'a> Sealed<'a> {
         Ok((Sealed::of_shared(pages, len), traffic))
     }
 
+    /// The memfd that begins with the payload, if it lies in one that nobody can write to any more. What
+    /// follows in it may be anybody's.
+    #[must_use]
+    pub fn sealed_file(&self) -> Option<BorrowedFd<'_>> {
+        let pages = match &self.pages {
+            Pages::Shared(pages) => pages,
+            Pages::Lent(window) => window.unmodified()?,
+            Pages::Lifted(lifted) => lifted.get().unmodified()?,
+            _ => return None,
+        };
+        Some(pages.descriptor())
+    }
+
     /// How the payload gets to another process; `None` where it lies in no memfd.
     #[must_use]
     pub fn descriptor(&self) -> Option<Descriptor<'_>> {
@@ -448,6 +461,15 @@ impl Lifted {
 
     fn bytes(&self) -> &[u8] {
         self.slot.as_ref().map_or(&[], Extent::bytes)
+    }
+
+    /// What its pages are a view of that nobody has written to.
+    fn unmodified(&self) -> Option<&Arc<SharedPages>> {
+        let modified = |slot: &Extent| slot.is_modified().unwrap_or(true);
+        match &self.source {
+            Some(Source::View(pages)) if !self.slot.as_ref().is_none_or(modified) => Some(pages),
+            _ => None,
+        }
     }
 
     /// The lease of the segment that its pages are part of.

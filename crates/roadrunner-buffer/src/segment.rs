@@ -85,7 +85,7 @@ impl Segment {
             *rest = fresh.ok();
         }
         // Page table entries that can't be kept are faulted in again.
-        if rest.as_mut().is_some_and(|rest| rest.take_front(from).is_err()) {
+        if rest.as_mut().is_some_and(|rest| rest.take_front(from, &self.memfd).is_err()) {
             *rest = None;
         }
         from.must_be_plain();
@@ -95,10 +95,13 @@ impl Segment {
         if let Some(view) = self.view.get() {
             return Ok(view.bytes());
         }
+        // Under the lock: nobody else is to map the memfd while pages are taken back.
+        let rest = lock(&self.rest);
         let fresh = Extent::reserve(self.len).and_then(|mut view| {
             view.make_shared(&self.memfd)?;
             Ok(view)
         });
+        drop(rest);
         let fresh = fresh.map_err(doing("map a segment", self.len))?;
         Ok(self.view.get_or_init(|| fresh).bytes())
     }
@@ -190,27 +193,43 @@ impl Lent {
 
     /// The peer says that it has these no more. Ids that it never had are nothing.
     pub fn come_back(&self, ids: &[u64]) {
-        let mut back = Vec::new();
+        // Not under the lock: their ends take others.
+        drop(self.take(ids));
+    }
+
+    /// Whether the peer has these nobody knows, so it is not waited for them: nobody uses them again.
+    pub fn abandon(&self, ids: &[u64]) {
+        abandon(&self.take(ids));
+    }
+
+    /// The peer is gone, and nobody knows to whom it has passed them on: nobody uses them again.
+    pub fn abandon_all(&self) {
+        let all = std::mem::take(&mut *lock(&self.0));
+        abandon(&all.into_values().flatten().collect::<Vec<_>>());
+    }
+
+    fn take(&self, ids: &[u64]) -> Vec<Arc<Lease>> {
+        let mut taken = Vec::new();
         let mut lent = lock(&self.0);
         for id in ids {
             let Some(leases) = lent.get_mut(id) else { continue };
-            back.extend(leases.pop());
+            taken.extend(leases.pop());
             if leases.is_empty() {
                 lent.remove(id);
             }
         }
-        drop(lent);
-        // Their ends lock others.
-        drop(back);
+        taken
     }
+}
+
+fn abandon(leases: &[Arc<Lease>]) {
+    leases.iter().for_each(|lease| lease.abandoned.store(true, Ordering::Release));
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
         // The peer may still write to them.
-        for lease in lock(&self.0).values().flatten() {
-            lease.abandoned.store(true, Ordering::Release);
-        }
+        self.abandon_all();
     }
 }
 
@@ -229,7 +248,14 @@ struct State {
     /// The own ones.
     own: HashMap<u64, usize>,
     /// Those of other processes, the last used last.
-    foreign: Vec<Arc<Segment>>,
+    foreign: Vec<Foreign>,
+}
+
+/// A segment of another process, and who passed it on last.
+#[derive(Debug)]
+struct Foreign {
+    segment: Arc<Segment>,
+    from: Arc<Releases>,
 }
 
 impl Segments {
@@ -285,24 +311,44 @@ impl Segments {
         let id = memfd.id()?;
         let lease = |segment| Arc::new(Lease::new(segment, End::Peer(Arc::clone(releases))));
         let mut state = self.lock();
-        if let Some(at) = state.foreign.iter().position(|segment| segment.id == id) {
-            let known = state.foreign.remove(at);
-            state.foreign.push(Arc::clone(&known));
-            return Ok(lease(known));
+        let from = Arc::clone(releases);
+        if let Some(at) = state.foreign.iter().position(|known| known.segment.id == id) {
+            let segment = state.foreign.remove(at).segment;
+            state.foreign.push(Foreign { segment: Arc::clone(&segment), from });
+            return Ok(lease(segment));
         }
         let len = memfd.len()?;
         let segment = Segment::new(memfd, len)?;
-        state.foreign.push(Arc::clone(&segment));
-        let mut held: usize = state.foreign.iter().map(|segment| segment.len).sum();
+        state.foreign.push(Foreign { segment: Arc::clone(&segment), from });
+        let mut held: usize = state.foreign.iter().map(|known| known.segment.len).sum();
         let mut oldest = Vec::new();
         while state.foreign.len() > FOREIGN || (held > self.bytes && state.foreign.len() > 1) {
             let surplus = state.foreign.remove(0);
-            held -= surplus.len;
+            held -= surplus.segment.len;
             oldest.push(surplus);
         }
         drop(state);
         drop(oldest);
         Ok(lease(segment))
+    }
+
+    /// Ends the mappings of segments that came from a process which is gone. Leases of them that are
+    /// still here keep theirs as long as they live.
+    pub(crate) fn forget(&self, releases: &Arc<Releases>) {
+        let gone: Vec<_> = {
+            let foreign = &mut self.lock().foreign;
+            foreign.extract_if(.., |known| Arc::ptr_eq(&known.from, releases)).collect()
+        };
+        // Unmapping takes long, and nobody waits for it.
+        drop(gone);
+    }
+
+    /// How many segments of its own there are, how many of them somebody has a lease of, and how many
+    /// of other processes.
+    pub(crate) fn counts(&self) -> (usize, usize, usize) {
+        let state = self.lock();
+        let own = state.own.len();
+        (own, own - state.free.len(), state.foreign.len())
     }
 }
 

@@ -166,18 +166,25 @@ impl Extent {
         self.whole(done)
     }
 
-    /// Takes all of another extent into its own first pages. The pages of `from` must be one mapping;
-    /// where that is a file's, `from` shows the file again.
+    /// Takes all of another extent into its own first pages, which map `memfd` as a whole. The pages of
+    /// `from` must be one mapping; where that is a file's, `from` shows the file again. Nobody else
+    /// maps the memfd from its start, writable and shared, while this runs.
     ///
     /// # Errors
-    /// As [`Extent::take_pages`], when `from` is the longer one.
-    pub(crate) fn take_front(&mut self, from: &mut Self) -> io::Result<()> {
+    /// As [`Extent::take_pages`], when `from` is the longer one. This one maps the memfd still then,
+    /// or is of no further use.
+    pub(crate) fn take_front(&mut self, from: &mut Self, memfd: &Memfd) -> io::Result<()> {
         let (source, target) = (from.range, self.range);
         if target.len() < source.len() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         // SAFETY: E1 for both; two extents never overlap, as each is exclusive.
         let done = unsafe { sys::move_pages(source.start(), target.start(), source.len()) };
+        let is_as_before = |id| sys::is_whole_file(target.start(), target.len(), id);
+        if done.is_err() && memfd.id().is_ok_and(is_as_before) {
+            // The one look that tells whose a mapping is: who else could have made this one, doesn't.
+            return done;
+        }
         self.whole(done)
     }
 
@@ -293,6 +300,23 @@ mod tests {
         refused.must_be_plain();
         drop((refused, whole));
         assert_eq!(ranges.map(is_mapped), [true, false]);
+    }
+
+    #[test]
+    fn a_file_that_is_still_mapped_after_a_refused_move_is_unmapped_in_the_end() {
+        let page = sys::page_size();
+        let memfd = Memfd::new(4 * page).unwrap();
+        let mut rest = Extent::reserve(4 * page).unwrap();
+        rest.make_shared(&memfd).unwrap();
+        let mut window = Extent::reserve(3 * page).unwrap();
+        window.make_shared(&memfd).unwrap();
+        // SAFETY: nobody looks into the hole.
+        unsafe { sys::unmap(window.range().start(), page) }.unwrap();
+        assert!(rest.take_front(&mut window, &memfd).is_err());
+        rest.bytes_mut()[0] = 7;
+        let range = rest.range();
+        drop(rest);
+        assert!(!sys::is_mapped(range.start(), range.len()), "the memfd's pages stay for ever");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::crew::Address;
 use crate::exit;
 use crate::input::Source;
 use crate::output::Destination;
+use crate::security::Security;
 
 /// Runs WebAssembly functions that hand their payloads over by moving pages, not bytes.
 #[derive(Debug, Parser)]
@@ -38,6 +39,7 @@ pub(crate) enum Command {
     Run(Run),
     Serve(Serve),
     Invoke(Invoke),
+    Certify(Certify),
     Inspect(Inspect),
     Compile(Compile),
     Bench(Bench),
@@ -71,7 +73,8 @@ pub(crate) struct Demo {
 
 /// Run a workflow once on one payload.
 ///
-/// WORKFLOW is a manifest, `roadrunner.toml`; docs/manifest.md describes it.
+/// WORKFLOW is a manifest, `roadrunner.toml`; docs/manifest.md describes it. A W3C `traceparent` in the
+/// environment, as TRACEPARENT, is passed on to the functions.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -90,6 +93,8 @@ pub(crate) struct Run {
     /// How payloads travel between functions.
     #[arg(long, value_enum, default_value_t = Mode::Auto)]
     pub(crate) mode: Mode,
+    #[command(flatten)]
+    pub(crate) security: Security,
     /// Print one JSON object about the run on stdout; on stderr if the result goes to stdout.
     #[arg(long, value_name = "FORMAT")]
     pub(crate) report: Option<ReportFormat>,
@@ -106,6 +111,7 @@ Examples:
   roadrunner serve roadrunner.toml
   roadrunner serve thumbnail.toml logs.toml --socket /run/roadrunner/node.sock
   roadrunner serve roadrunner.toml --node 127.0.0.1:7400 --grace 1m
+  roadrunner serve roadrunner.toml --as edge-1 --tls tls/edge-1    # its functions with placement node:edge-1
   roadrunner serve roadrunner.toml --http 127.0.0.1:8080    # curl --data-binary @F localhost:8080/workflows/NAME
   systemd-run --user roadrunner serve /srv/thumbnail/roadrunner.toml")]
 pub(crate) struct Serve {
@@ -116,9 +122,16 @@ pub(crate) struct Serve {
     /// /tmp/roadrunner-UID; none if there is --node or --http.
     #[arg(long, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
-    /// A TCP address for calls, HOST:PORT; port 0 is any free one. Every user of this host can call there.
+    /// A TCP address for calls, HOST:PORT; port 0 is any free one. Other hosts' calls take --tls; without it every
+    /// user of this host can call there.
     #[arg(long, value_name = "ADDR", value_parser = address)]
     pub(crate) node: Option<String>,
+    /// Serve this node's part of the workflows: the functions that the manifests place on it. Calls come in at its
+    /// address in the manifest, unless --node names another.
+    #[arg(long = "as", value_name = "NODE")]
+    pub(crate) part: Option<String>,
+    #[command(flatten)]
+    pub(crate) security: Security,
     /// A TCP address for HTTP requests, IP:PORT; port 0 is any free one. Whoever reaches it can call: there is
     /// no TLS and no authentication yet.
     #[arg(long, value_name = "ADDR")]
@@ -130,13 +143,15 @@ pub(crate) struct Serve {
 
 /// Call a workflow or function of a node that `roadrunner serve` started.
 ///
-/// NAME is a WORKFLOW, a WORKFLOW.FUNCTION, or a FUNCTION that only one workflow of the node has.
+/// NAME is a WORKFLOW, a WORKFLOW.FUNCTION, or a FUNCTION that only one workflow of the node has. A W3C
+/// `traceparent` in the environment, as TRACEPARENT, goes with the call.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   roadrunner invoke thumbnail --input photo.jpg --output sheet.png
   roadrunner invoke thumbnail.resize < frame.raw > small.raw
   roadrunner invoke thumbnail --node 127.0.0.1:7400 -i photo.jpg -o sheet.png
+  roadrunner invoke thumbnail.resize --node edge-1@10.0.0.7:7400 --tls tls/laptop < frame.raw > small.raw
   roadrunner invoke thumbnail -i photo.jpg -o sheet.png --report json | jq .hops")]
 pub(crate) struct Invoke {
     /// What is called.
@@ -145,9 +160,11 @@ pub(crate) struct Invoke {
     /// The node's socket. Without it: where `roadrunner serve` listens when nothing is said.
     #[arg(long, value_name = "PATH", conflicts_with = "node")]
     pub(crate) socket: Option<PathBuf>,
-    /// The node's TCP address, HOST:PORT.
-    #[arg(long, value_name = "ADDR", value_parser = address)]
-    pub(crate) node: Option<String>,
+    /// The node's TCP address, HOST:PORT, or NAME@HOST:PORT where its certificate is for another name.
+    #[arg(long, value_name = "ADDR", value_parser = named_address)]
+    pub(crate) node: Option<NamedAddress>,
+    #[command(flatten)]
+    pub(crate) security: Security,
     /// Where the payload comes from; `-` is stdin. Without it: stdin, or nothing if that is a terminal.
     #[arg(long, short, value_name = "FILE")]
     pub(crate) input: Option<Source>,
@@ -160,6 +177,25 @@ pub(crate) struct Invoke {
     /// Print one JSON object about the call on stdout; on stderr if the result goes to stdout.
     #[arg(long, value_name = "FORMAT")]
     pub(crate) report: Option<ReportFormat>,
+}
+
+/// Make certificates for nodes and their callers.
+///
+/// In DIR, a folder for each NAME, as --tls takes it. They are signed by the authority in DIR/ca.pem and DIR/ca.key, which is made at
+/// the first time; whoever has ca.key can be any node. A manifest lets the nodes in that it names, and its `callers`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  roadrunner certify edge-1 edge-2 laptop
+  roadrunner serve roadrunner.toml --as edge-1 --tls tls/edge-1
+  roadrunner invoke resize --node edge-1@10.0.0.7:7400 --tls tls/laptop < frame.raw > small.raw")]
+pub(crate) struct Certify {
+    /// The names of nodes and callers.
+    #[arg(required = true, value_name = "NAME", value_parser = certified)]
+    pub(crate) names: Vec<String>,
+    /// The folder.
+    #[arg(long, value_name = "DIR", default_value = "tls")]
+    pub(crate) dir: PathBuf,
 }
 
 /// Show what a module offers and what it asks of its host.
@@ -232,6 +268,7 @@ Examples:
   roadrunner bench transfer
   roadrunner bench transfer --size 1MiB --runs 100
   roadrunner bench transfer --size 1B,4KiB,1MiB,100MiB
+  roadrunner bench transfer --mode network --method sendfile --size 10MiB
   roadrunner bench transfer --mode user --size 100MiB --runs 30 --json | jq .handover_us.p50
   roadrunner bench transfer --mode network --size 100MiB --json | jq '.cpu_ns_per_byte, .bare.throughput_bytes_per_s'")]
 pub(crate) struct Transfer {
@@ -241,6 +278,9 @@ pub(crate) struct Transfer {
     /// Length of the payload, such as 100MiB, or several with commas.
     #[arg(long, value_name = "SIZE", value_delimiter = ',', value_parser = size, default_value = "100MiB")]
     pub(crate) size: Vec<u64>,
+    /// How large payloads are sent with --mode network.
+    #[arg(long, value_enum, default_value_t = Method::Auto)]
+    pub(crate) method: Method,
     /// Runs of each way that count.
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=1_000_000), default_value_t = 30)]
     pub(crate) runs: u32,
@@ -365,6 +405,38 @@ impl Mode {
     }
 }
 
+/// How large payloads go over TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Method {
+    /// By what turns out to be the best to the peer.
+    Auto,
+    /// By plain writes.
+    Send,
+    /// By sendfile, from sealed memory files.
+    Sendfile,
+    /// By splice, from sealed memory files.
+    Splice,
+    /// By MSG_ZEROCOPY.
+    Zerocopy,
+    /// By io_uring's SEND_ZC.
+    Uring,
+}
+
+impl Method {
+    /// The same for a transport, unless that finds it out.
+    pub(crate) const fn fixed(self) -> Option<roadrunner_transport::Method> {
+        use roadrunner_transport::Method as Fixed;
+        Some(match self {
+            Self::Auto => return None,
+            Self::Send => Fixed::Send,
+            Self::Sendfile => Fixed::Sendfile,
+            Self::Splice => Fixed::Splice,
+            Self::Zerocopy => Fixed::Zerocopy,
+            Self::Uring => Fixed::Uring,
+        })
+    }
+}
+
 /// A process of a run. Not for people: `roadrunner run` starts it.
 #[derive(Args, Debug)]
 #[command(hide = true)]
@@ -384,6 +456,8 @@ pub(crate) struct Worker {
     /// Another placement, and where it listens.
     #[arg(long, value_name = "PLACEMENT=ADDRESS", value_parser = peer)]
     pub(crate) peer: Vec<(String, Address)>,
+    #[command(flatten)]
+    pub(crate) security: Security,
     /// The process that started this one.
     #[arg(long)]
     pub(crate) parent: u32,
@@ -445,12 +519,38 @@ fn timeout(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Where a node is, and the name in its certificate where that is another.
+#[derive(Clone, Debug)]
+pub(crate) struct NamedAddress {
+    pub(crate) name: Option<String>,
+    pub(crate) address: String,
+}
+
+fn named_address(text: &str) -> Result<NamedAddress, String> {
+    let (name, rest) = match text.split_once('@') {
+        Some((name, rest)) => (Some(certified(name)?), rest),
+        None => (None, text),
+    };
+    Ok(NamedAddress { name, address: address(rest)? })
+}
+
 /// What may be `HOST:PORT`; the host is looked up when it is needed.
 fn address(text: &str) -> Result<String, String> {
     match text.rsplit_once(':') {
         Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(text.into()),
         _ => Err("write HOST:PORT, such as 127.0.0.1:7400".into()),
     }
+}
+
+/// A name that a certificate can be for.
+fn certified(text: &str) -> Result<String, String> {
+    let plain =
+        |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.');
+    let ends = |c: char| !matches!(c, '-' | '.');
+    if text.starts_with(ends) && text.ends_with(ends) && text.chars().all(plain) {
+        return name(text);
+    }
+    Err("write a name of a-z, 0-9, \"-\", \"_\" and \".\", such as edge-1".into())
 }
 
 /// Bytes of a size that is not zero.

@@ -20,19 +20,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use roadrunner_runtime::{Remote, Terms, Trust};
-use roadrunner_transport::{Tcp, Unix, UnixServer};
+use roadrunner_transport::{Node, Protection, Tcp, Unix, UnixServer};
 use roadrunner_workflow::{Executable, Place, Placement, Workflow};
 
 use crate::args::Mode;
 use crate::exit::{Exit, Failure};
+use crate::security::Security;
 
 /// Where a process or host listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Address {
     /// The abstract name of a UNIX socket.
     Process(String),
-    /// `HOST:PORT`.
-    Node(String),
+    /// `HOST:PORT` of a process that the run started.
+    Loopback(String),
+    /// `NAME@HOST:PORT`: a node of the manifest.
+    Node(String, String),
 }
 
 impl FromStr for Address {
@@ -41,8 +44,11 @@ impl FromStr for Address {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
             Some(("unix", name)) => Ok(Self::Process(name.into())),
-            Some(("tcp", address)) => Ok(Self::Node(address.into())),
-            _ => Err("an address is unix:NAME or tcp:HOST:PORT".into()),
+            Some(("tcp", address)) => Ok(match address.split_once('@') {
+                Some((name, address)) => Self::Node(name.into(), address.into()),
+                None => Self::Loopback(address.into()),
+            }),
+            _ => Err("an address is unix:NAME, tcp:HOST:PORT or tcp:NODE@HOST:PORT".into()),
         }
     }
 }
@@ -51,20 +57,43 @@ impl Address {
     fn say(&self) -> String {
         match self {
             Self::Process(name) => format!("unix:{name}"),
-            Self::Node(address) => format!("tcp:{address}"),
+            Self::Loopback(address) => format!("tcp:{address}"),
+            Self::Node(name, address) => format!("tcp:{name}@{address}"),
         }
     }
 
     /// The way there. A name that is no name has none.
-    pub(crate) fn way(&self, run: u32, terms: &Terms) -> io::Result<Remote> {
+    pub(crate) fn way(&self, run: u32, terms: &Terms, hosts: &Hosts) -> io::Result<Remote> {
         Ok(match self {
             Self::Process(name) => {
                 // Started by this run, or this one by it.
                 let terms = Terms { trust: Trust::domain(run), ..terms.clone() };
                 Arc::new(Unix::new(SocketAddr::from_abstract_name(name)?, terms))
             }
-            Self::Node(address) => Arc::new(Tcp::new(address, terms.clone())),
+            Self::Loopback(address) => {
+                Arc::new(Tcp::new(Node::on_loopback(address), terms.clone()))
+            }
+            Self::Node(name, address) => {
+                let Hosts { workflow, protection } = hosts.clone();
+                let (address, name) = (address.clone(), Some(name.clone()));
+                Arc::new(Tcp::new(Node { address, name, workflow, protection }, terms.clone()))
+            }
         })
+    }
+}
+
+/// How nodes of a manifest are called.
+#[derive(Clone, Debug)]
+pub(crate) struct Hosts {
+    /// The workflow of the functions that are called.
+    pub(crate) workflow: Option<String>,
+    pub(crate) protection: Protection,
+}
+
+impl Hosts {
+    /// Nobody but processes of the run.
+    pub(crate) fn none() -> Self {
+        Self { workflow: None, protection: Protection::Loopback }
     }
 }
 
@@ -78,6 +107,7 @@ impl Addresses {
         &self,
         run: u32,
         here: Placement,
+        protection: Protection,
         workflow: Workflow,
         load: impl FnOnce(Workflow, &Place<'_>) -> Result<Executable, Failure>,
     ) -> Result<Executable, Failure> {
@@ -89,11 +119,13 @@ impl Addresses {
                 Some((function.placement.clone(), address.clone()))
             })
             .collect();
+        let hosts = Hosts { workflow: Some(workflow.name().to_owned()), protection };
         let can_reach = |placement: &Placement| placements.contains_key(placement);
         let way = |placement: &Placement, terms: &Terms| {
-            let way = placements.get(placement).map(|address| address.way(run, terms));
+            let way = placements.get(placement).map(|address| address.way(run, terms, &hosts));
             // Only asked where it can be reached; a name that is no name fails when it is called.
-            way.and_then(Result::ok).unwrap_or_else(|| Arc::new(Tcp::new("", terms.clone())))
+            way.and_then(Result::ok)
+                .unwrap_or_else(|| Arc::new(Tcp::new(Node::on_loopback(""), terms.clone())))
         };
         load(workflow, &Place { here, can_reach: &can_reach, way: &way })
     }
@@ -102,8 +134,8 @@ impl Addresses {
 /// What a process is to load.
 #[derive(Clone, Debug)]
 pub(crate) enum Load {
-    /// A manifest's workflow.
-    Manifest(PathBuf),
+    /// A manifest's workflow, and how its nodes are called.
+    Manifest(PathBuf, Security),
     /// The demo's workflow.
     Demo,
     /// The functions of the benchmarks.
@@ -115,6 +147,16 @@ pub(crate) enum Load {
     /// iceoryx2, which they also do.
     #[cfg(feature = "peers")]
     Iceoryx2,
+}
+
+impl Load {
+    /// How nodes are called that the workflow names.
+    pub(crate) fn protection(&self) -> Result<Protection, Failure> {
+        match self {
+            Self::Manifest(_, security) => security.protection(),
+            _ => Ok(Protection::Loopback),
+        }
+    }
 }
 
 /// A process that ends with this value.
@@ -220,16 +262,20 @@ impl Crew {
             if crew.addresses.0.contains_key(&placement) {
                 continue;
             }
+            // Of a workflow of which a node serves its part, that part alone is here.
+            let part = *workflow.here() != Placement::Local;
             let (address, socket) = match &function.placement {
                 Placement::Local => continue,
+                Placement::Process(_) if part => continue,
                 Placement::Process(name) => listen_here(name).map_err(refused)?,
                 // A mode's nodes are processes of this host; a manifest's run already.
                 Placement::Node(_) if mode == Mode::Network => {
                     listen_on_loopback().map_err(refused)?
                 }
                 Placement::Node(node) => {
-                    let address = workflow.nodes()[node.get()].address.clone();
-                    crew.addresses.0.insert(placement, Address::Node(address));
+                    let node = &workflow.nodes()[node.get()];
+                    let address = Address::Node(node.name.clone(), node.address.clone());
+                    crew.addresses.0.insert(placement, address);
                     continue;
                 }
             };
@@ -283,7 +329,7 @@ fn listen_here(name: &str) -> io::Result<(Address, OwnedFd)> {
 
 fn listen_on_loopback() -> io::Result<(Address, OwnedFd)> {
     let listener = TcpListener::bind(("127.0.0.1", 0))?;
-    Ok((Address::Node(listener.local_addr()?.to_string()), listener.into()))
+    Ok((Address::Loopback(listener.local_addr()?.to_string()), listener.into()))
 }
 
 fn spawn(
@@ -297,7 +343,7 @@ fn spawn(
     command.args(["worker", "--here", placement, "--mode", mode.name()]);
     command.args(["--parent", &std::process::id().to_string()]);
     command.arg("--load").arg(match load {
-        Load::Manifest(_) => "manifest",
+        Load::Manifest(..) => "manifest",
         Load::Demo => "demo",
         Load::Bench => "bench",
         Load::Baseline => "baseline",
@@ -305,8 +351,8 @@ fn spawn(
         #[cfg(feature = "peers")]
         Load::Iceoryx2 => "iceoryx2",
     });
-    if let Load::Manifest(path) = load {
-        command.arg("--workflow").arg(path);
+    if let Load::Manifest(path, security) = load {
+        command.arg("--workflow").arg(path).args(security.options());
     }
     for (placement, address) in &addresses.0 {
         command.arg(peer_option(placement, address));

@@ -134,7 +134,7 @@ impl From<Fault> for Failure {
             Fault::TooLarge { .. } => Exit::TooLarge,
             Fault::TimedOut { .. } => Exit::TimedOut,
             Fault::Exhausted { .. } | Fault::HandOver { .. } => Exit::Host,
-            Fault::Unreachable { .. } | Fault::Lost { .. } => Exit::Peer,
+            Fault::Unreachable { .. } | Fault::Lost { .. } | Fault::Forbidden { .. } => Exit::Peer,
             _ => Exit::Function,
         };
         Self::new(exit, fault.to_string())

@@ -6,6 +6,7 @@
 //! input.rs, output.rs, report.rs, progress.rs   what the commands share
 //! crew.rs     the other processes of a run
 //! node.rs, watch.rs   where a node listens, and whether its files changed
+//! security.rs   how calls between hosts are protected
 //! exit.rs     the exit codes, which scripts depend on
 //! ```
 //!
@@ -22,6 +23,7 @@ mod node;
 mod output;
 mod progress;
 mod report;
+mod security;
 mod watch;
 
 use std::process::ExitCode;

@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use roadrunner_runtime::{Fault, Home, Hop, Mode, Payload, Reply, Sealed, Traffic};
+use roadrunner_runtime::{
+    Bounds, Call, Fault, Home, Hop, Mode, Payload, Reply, Sealed, Trace, Traffic,
+};
 use roadrunner_workflow::Executable;
 
 use crate::catalog::Loaded;
@@ -47,13 +49,14 @@ impl Target {
     pub(crate) fn run(
         &self,
         body: Received,
+        trace: Trace,
         metrics: &Metrics,
     ) -> Result<Sealed<'static>, Refusal> {
         let (input, copied) = body.seal().map_err(Refusal::exhausted)?;
         metrics.copied_in(copied);
         let (ended, hops) = match self {
-            Self::Workflow(_) => workflow(self.executable(), input),
-            Self::Function(_, name) => function(self.executable(), name, input),
+            Self::Workflow(_) => workflow(self.executable(), input, trace),
+            Self::Function(_, name) => function(self.executable(), name, input, trace),
         };
         metrics.hops(&hops);
         let (response, copied) = leave(ended?, self.executable().home())?;
@@ -62,8 +65,13 @@ impl Target {
     }
 }
 
-fn workflow(exe: &Executable, input: Sealed<'static>) -> (Result<Reply, Fault>, Vec<Hop>) {
-    match exe.run(input, &mut |_| {}) {
+fn workflow(
+    exe: &Executable,
+    input: Sealed<'static>,
+    trace: Trace,
+) -> (Result<Reply, Fault>, Vec<Hop>) {
+    let bounds = Bounds { trace, ..Executable::bounds() };
+    match exe.run_within(bounds, Payload::One(input), &mut |_| {}) {
         Ok(finished) => (Ok(finished.reply), finished.hops),
         Err(error) => (Err(error.fault), error.hops),
     }
@@ -73,9 +81,15 @@ fn function(
     exe: &Executable,
     name: &str,
     input: Sealed<'static>,
+    trace: Trace,
 ) -> (Result<Reply, Fault>, Vec<Hop>) {
-    let bytes = input.len() as u64;
-    match exe.app().call(name, Payload::One(input), Instant::now()) {
+    let (bytes, since) = (input.len() as u64, Instant::now());
+    let Bounds { deadline, depth, .. } = exe.app().bounds(since);
+    let (target, payload) = (name, Payload::One(input));
+    match exe.app().deliver(
+        None,
+        Call { target, payload, since, deadline, depth, caller: Default::default(), trace },
+    ) {
         Ok(mut reply) => {
             let mode = exe.app().mode_of(name).unwrap_or(Mode::User);
             let (from, to, account) = ("input".into(), name.to_owned(), reply.account);

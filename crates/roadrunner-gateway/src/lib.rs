@@ -59,4 +59,3 @@ mod trace;
 pub use catalog::{Catalog, Loaded, Unfound, Workflows};
 pub use limits::{Limits, Pace};
 pub use server::{BindError, Gateway};
-pub use trace::{TRACEPARENT, Trace};

@@ -78,9 +78,10 @@ impl From<Fault> for Refusal {
             Fault::TimedOut { .. } => StatusCode::GATEWAY_TIMEOUT,
             Fault::Exhausted { .. } | Fault::HandOver { .. } => StatusCode::SERVICE_UNAVAILABLE,
             // It is loaded here, so whoever doesn't know it is where the manifest says it is.
-            Fault::Unreachable { .. } | Fault::Lost { .. } | Fault::Unknown { .. } => {
-                StatusCode::BAD_GATEWAY
-            }
+            Fault::Unreachable { .. }
+            | Fault::Lost { .. }
+            | Fault::Unknown { .. }
+            | Fault::Forbidden { .. } => StatusCode::BAD_GATEWAY,
             // The body was within the limit: what is over it is what a function made of it.
             _ => StatusCode::UNPROCESSABLE_ENTITY,
         };
@@ -108,6 +109,7 @@ mod tests {
             (Fault::Unknown { function: function() }, 502),
             (Fault::Unreachable { function: function(), peer: peer(), reason: reason() }, 502),
             (Fault::Lost { function: function(), peer: peer(), reason: reason() }, 502),
+            (Fault::Forbidden { function: function(), caller: peer() }, 502),
         ];
         for (fault, status) in cases {
             let said = fault.to_string();

@@ -9,7 +9,8 @@ use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Version};
-use tracing::{Instrument, Span};
+use roadrunner_runtime::Trace;
+use tracing::{Instrument, Span, field};
 
 use crate::admission::{Admission, Charge, Client, Place};
 use crate::catalog::{Catalog, Unfound};
@@ -20,7 +21,7 @@ use crate::metrics::{Metrics, Tally};
 use crate::outgoing::{Content, Outgoing};
 use crate::receive;
 use crate::refusal::Refusal;
-use crate::trace::{TRACEPARENT, Trace};
+use crate::trace::{self, TRACEPARENT};
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const METRICS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -51,6 +52,13 @@ enum Route<'r> {
     Metrics,
     Workflow(&'r str),
     Function(&'r str),
+}
+
+/// Who asks, and the request's own span.
+#[derive(Clone, Copy)]
+struct Asked {
+    client: Client,
+    trace: Trace,
 }
 
 /// A response before it is on its way.
@@ -95,15 +103,15 @@ pub(crate) async fn serve(
     shared: Arc<Shared>,
     link: Arc<Link>,
     client: Client,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
 ) -> Result<Response<Outgoing<Held>>, Infallible> {
     let active = link.begin();
-    let trace = Trace::of(request.headers());
-    request.extensions_mut().insert(trace);
-    let span = span(&request, client, &trace);
+    let (caller, trace) = trace::of(request.headers());
+    let span = span(&request, client, &caller, &trace);
     let mut tally = Tally::new(&shared.metrics);
     let (head, mut body) = request.into_parts();
-    let answer = answer(&shared, &link, client, &head, &mut body, &mut tally);
+    let asked = Asked { client, trace };
+    let answer = answer(&shared, &link, asked, &head, &mut body, &mut tally);
     let mut answer = answer.instrument(span.clone()).await.unwrap_or_else(Answer::from);
     // Behind a chunked body there is no next request: where it ended has had several readings among
     // those who pass requests on. What was not read is not waited for.
@@ -126,23 +134,23 @@ pub(crate) async fn serve(
     Ok(response)
 }
 
-fn span(request: &Request<Incoming>, client: Client, trace: &Trace) -> Span {
+fn span(request: &Request<Incoming>, client: Client, caller: &Trace, own: &Trace) -> Span {
     tracing::info_span!(
         "request",
         method = %request.method(),
         path = request.uri().path(),
         client = %client.address(),
-        trace_id = %format_args!("{:032x}", trace.trace_id),
-        span_id = %format_args!("{:016x}", trace.span_id),
-        parent_id = trace.parent_id.map(|id| tracing::field::display(format!("{id:016x}"))),
-        status = tracing::field::Empty,
+        trace_id = own.trace_text().map(field::display),
+        span_id = own.span_text().map(field::display),
+        parent_id = caller.span_text().map(field::display),
+        status = field::Empty,
     )
 }
 
 async fn answer(
     shared: &Arc<Shared>,
     link: &Link,
-    client: Client,
+    asked: Asked,
     head: &Parts,
     body: &mut Incoming,
     tally: &mut Tally,
@@ -176,7 +184,7 @@ async fn answer(
                 let message = "functions get no query; put what they need into the body";
                 return Err(Refusal::new(StatusCode::BAD_REQUEST, message));
             }
-            invoke(shared, client, target, body).await
+            invoke(shared, asked, target, body).await
         }
     }
 }
@@ -236,7 +244,7 @@ fn find(shared: &Shared, route: &Route<'_>) -> Result<Target, Refusal> {
 
 async fn invoke(
     shared: &Arc<Shared>,
-    client: Client,
+    Asked { client, trace }: Asked,
     target: Target,
     body: &mut Incoming,
 ) -> Result<Answer, Refusal> {
@@ -252,7 +260,7 @@ async fn invoke(
     // runs on to its end or deadline, still counted. Its response is dropped there.
     let ran = tokio::task::spawn_blocking(move || {
         let _entered = span.entered();
-        let ran = target.run(received, &metrics);
+        let ran = target.run(received, trace, &metrics);
         drop(running);
         (ran, place, charge)
     });

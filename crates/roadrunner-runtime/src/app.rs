@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use roadrunner_buffer::{BreakEven, Domain, Home, Pool, PoolUse};
-use roadrunner_transport::{Call, Fault, Inbox, Mode, Payload, Reply, Terms, Trust, Undelivered};
+use roadrunner_transport::{
+    Call, Fault, Inbox, Mode, Payload, Reply, Terms, Trace, Trust, Undelivered,
+};
 use wasmtime::{Engine, Linker};
 
 use crate::config::{CALL_STACK, Config, MORE_STACK};
@@ -210,8 +212,11 @@ impl App {
         payload: Payload<'p>,
         since: Instant,
     ) -> Result<Reply, Undelivered<'p>> {
-        let Bounds { deadline, depth } = self.bounds(since);
-        self.deliver(ready, Call { target, payload, since, deadline, depth })
+        let Bounds { deadline, depth, trace } = self.bounds(since);
+        self.deliver(
+            ready,
+            Call { target, payload, since, deadline, depth, caller: Default::default(), trace },
+        )
     }
 
     /// As [`App::call_ready`], within the caller's own deadline and depth.
@@ -230,10 +235,11 @@ impl App {
         }
     }
 
-    /// What a call may take that begins then and that nobody else bounds.
+    /// What a call may take that begins then and that nobody else bounds or traces.
     #[must_use]
     pub fn bounds(&self, since: Instant) -> Bounds {
-        Bounds { deadline: since + self.shared.config.longest_call, depth: 0 }
+        let deadline = since + self.shared.config.longest_call;
+        Bounds { deadline, depth: 0, trace: Trace::default() }
     }
 
     /// Runs a function beside the caller, on a worker thread or on the thread that waits for it, and
@@ -257,11 +263,12 @@ impl App {
         done: impl FnOnce(Result<Reply, Fault>) + Send + 'static,
     ) -> Ticket<()> {
         let (app, since) = (Arc::clone(self), Instant::now());
-        let Bounds { deadline, depth } = bounds;
+        let Bounds { deadline, depth, trace } = bounds;
         self.shared.workers.spawn(move || {
             let target = target.as_str();
-            let call = || app.deliver(None, Call { target, payload, since, deadline, depth });
-            let ended = catch_unwind(AssertUnwindSafe(call))
+            let call =
+                Call { target, payload, since, deadline, depth, caller: Default::default(), trace };
+            let ended = catch_unwind(AssertUnwindSafe(|| app.deliver(None, call)))
                 .map(|ended| ended.map_err(|undelivered| undelivered.fault));
             // Whoever waits must hear of it, or would wait for ever.
             let panicked = |_| {
@@ -325,13 +332,15 @@ impl fmt::Debug for App {
     }
 }
 
-/// What a call may take, as whoever asks for it says.
+/// What a call has from whoever asks for it: what it may take, and whose work it is part of.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// When the caller gives up.
     pub deadline: Instant,
     /// How many calls wait for it already.
     pub depth: u32,
+    /// The span that its own is a child of.
+    pub trace: Trace,
 }
 
 /// A fresh sandbox that waits for its one call.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use wasmtime::{Engine, EngineWeak, Store};
+use wasmtime::{Engine, EngineWeak, Store, Trap, UpdateDeadline};
 
 /// How late a sandbox may be stopped. Shorter ticks cost wake-ups, two hundred a second now.
 pub(crate) const TICK: Duration = Duration::from_millis(5);
@@ -99,10 +99,72 @@ fn tick(shared: &Weak<Shared>, engine: &EngineWeak) {
     }
 }
 
-/// Stops the store's code at the deadline, at most one and a half ticks late.
-pub(crate) fn arm<T>(store: &mut Store<T>, deadline: Instant) {
+/// Whose code is stopped at a deadline.
+pub(crate) trait Bounded {
+    /// When.
+    fn deadline(&self) -> Instant;
+}
+
+/// Looks at a store's deadline while its code runs.
+pub(crate) fn watch<T: Bounded + 'static>(store: &mut Store<T>) {
+    // The epoch stands still where its thread gets no processor, and then catches up: it says when to
+    // look at the clock, and the clock says whether it is time.
+    store.epoch_deadline_callback(|store| match ticks(store.data().deadline()) {
+        0 => Err(Trap::Interrupt.into()),
+        ticks => Ok(UpdateDeadline::Continue(ticks)),
+    });
+}
+
+/// Stops the store's code at its deadline: never before it, and at most one and a half ticks late where
+/// the epoch's thread gets its processor.
+pub(crate) fn arm<T: Bounded>(store: &mut Store<T>) {
+    let ticks = ticks(store.data().deadline());
+    store.set_epoch_deadline(ticks + 1);
+}
+
+/// Ticks until a deadline, the last one begun.
+fn ticks(deadline: Instant) -> u64 {
     let left = deadline.saturating_duration_since(Instant::now());
-    let ticks = left.as_nanos().div_ceil(TICK.as_nanos()) + 1;
-    store.set_epoch_deadline(u64::try_from(ticks).unwrap_or(u64::MAX / 2));
-    store.epoch_deadline_trap();
+    let ticks = left.as_nanos().div_ceil(TICK.as_nanos());
+    u64::try_from(ticks).unwrap_or(u64::MAX).min(u64::MAX / 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use wasmtime::{Config, Instance, Module};
+
+    use super::*;
+
+    impl Bounded for Instant {
+        fn deadline(&self) -> Instant {
+            *self
+        }
+    }
+
+    #[test]
+    fn an_epoch_that_runs_ahead_stops_nothing_early() {
+        let mut config = Config::new();
+        config.epoch_interruption(true);
+        let engine = Engine::new(&config).unwrap();
+        let module = Module::new(&engine, "(module (func (export \"f\") (loop (br 0))))").unwrap();
+        let deadline = Instant::now() + 10 * TICK;
+        let mut store = Store::new(&engine, deadline);
+        watch(&mut store);
+        arm(&mut store);
+        let instance = Instance::new(&mut store, &module, &[]).unwrap();
+        let f = instance.get_typed_func::<(), ()>(&mut store, "f").unwrap();
+        let stopped = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stopped.load(Ordering::SeqCst) {
+                    engine.increment_epoch();
+                    thread::yield_now();
+                }
+            });
+            let error = f.call(&mut store, ()).unwrap_err();
+            stopped.store(true, Ordering::SeqCst);
+            assert_eq!(error.downcast_ref(), Some(&Trap::Interrupt));
+        });
+        assert!(Instant::now() >= deadline);
+    }
 }

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use roadrunner_abi::{ALLOC_UNSPECIFIED, CALL_SHARE, Errno, IMPORT_MODULE, export, import, limit};
 use roadrunner_buffer::{Contents, Sealed, Traffic, round_to_pages};
-use roadrunner_transport::{Account, Call, Fault, Hop, Mode, Payload, Reply, Undelivered};
+use roadrunner_transport::{Account, Call, Fault, Hop, Mode, Payload, Reply, Trace, Undelivered};
 use wasmtime::{AsContextMut, Caller, Engine, Linker, ResourceLimiter};
 use wasmtime_wasi::p1::WasiP1Ctx;
 
-use crate::app::{App, WindowBytes};
+use crate::app::{App, Bounds, WindowBytes};
+use crate::deadline::Bounded;
 use crate::dispatch;
 use crate::function::Function;
 use crate::instance::first;
@@ -42,6 +43,8 @@ pub(crate) struct HostState {
     /// What the guest's monotonic clock counts from.
     pub(crate) epoch: Instant,
     pub(crate) depth: u32,
+    /// The invocation's own span.
+    pub(crate) trace: Trace,
     /// What the payload that is about to land was charged on its way; its window takes it over.
     pub(crate) arriving: Option<WindowBytes>,
     pub(crate) tickets: Vec<Submitted>,
@@ -107,6 +110,12 @@ impl From<GuestError> for Halt {
     }
 }
 
+impl Bounded for HostState {
+    fn deadline(&self) -> Instant {
+        self.deadline
+    }
+}
+
 impl HostState {
     pub(crate) fn new(app: &Arc<App>, function: &Arc<Function>) -> Result<Self, Fault> {
         let epoch = Instant::now();
@@ -127,6 +136,7 @@ impl HostState {
             deadline: epoch + function.spec.timeout,
             epoch,
             depth: 0,
+            trace: Trace::default(),
             arriving: None,
             tickets: Vec::new(),
             next_ticket: 1,
@@ -136,6 +146,11 @@ impl HostState {
     pub(crate) fn wasi(&mut self) -> &mut WasiP1Ctx {
         let (spec, epoch) = (&self.function.spec, self.epoch);
         &mut self.wasi.get_or_insert_with(|| Wasi::without_dirs(spec, epoch)).ctx
+    }
+
+    /// What its own calls have from it.
+    fn bounds(&self) -> Bounds {
+        Bounds { deadline: self.deadline, depth: self.depth + 1, trace: self.trace }
     }
 
     /// The payload and response of a command, as soon as it has got its payload.
@@ -269,11 +284,19 @@ fn call_and_wait(guest: &mut Guest<'_>, request: Request, out: u32) -> Result<i3
     let (target, route) = target(guest, request)?;
     let Request { ptr, len, .. } = request;
     let state = guest.0.data();
-    let (app, deadline, depth) = (Arc::clone(&state.app), state.deadline, state.depth + 1);
+    let (app, Bounds { deadline, depth, trace }) = (Arc::clone(&state.app), state.bounds());
     let since = Instant::now();
     let (mode, bytes) = (route.mode(), u64::from(len));
     let send = |payload| {
-        let call = Call { target: &target, payload, since, deadline, depth };
+        let call = Call {
+            target: &target,
+            payload,
+            since,
+            deadline,
+            depth,
+            caller: Default::default(),
+            trace,
+        };
         dispatch::send(&app, route, None, None, call).map_err(refusal)
     };
     if request.flags & CALL_SHARE != 0 {
@@ -347,7 +370,7 @@ fn start(guest: &mut Guest<'_>, request: Request) -> Result<i32, Halt> {
     if state.tickets.len() >= limit::TICKETS || state.next_ticket == i32::MAX {
         return Err(Errno::Limit.into());
     }
-    let (app, deadline, depth) = (Arc::clone(&state.app), state.deadline, state.depth + 1);
+    let (app, Bounds { deadline, depth, trace }) = (Arc::clone(&state.app), state.bounds());
     let since = Instant::now();
     // On its way a payload is no window's, and still one that the app makes the host hold.
     let pages = round_to_pages(len as usize).ok_or(Errno::TooLarge)?;
@@ -367,7 +390,15 @@ fn start(guest: &mut Guest<'_>, request: Request) -> Result<i32, Halt> {
     let worker = Arc::clone(&app);
     let ticket = app.shared.workers.spawn(move || {
         let payload = Payload::One(sealed);
-        let call = Call { target: &target, payload, since, deadline, depth };
+        let call = Call {
+            target: &target,
+            payload,
+            since,
+            deadline,
+            depth,
+            caller: Default::default(),
+            trace,
+        };
         dispatch::send(&worker, route, None, Some(charge), call).map_err(refusal)
     });
     let state = guest.0.data_mut();

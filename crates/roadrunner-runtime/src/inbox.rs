@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use roadrunner_abi::limit;
-use roadrunner_transport::{Account, Call, Fault, Inbox, Payload, Reply, Undelivered};
+use roadrunner_transport::{Account, Call, Fault, Inbox, Payload, Reply, Trace, Undelivered};
+use tracing::span::EnteredSpan;
 
-use crate::app::{App, WindowBytes};
+use crate::app::{App, Bounds, WindowBytes};
 use crate::config::{CALL_STACK, MORE_STACK};
 use crate::function::Function;
 use crate::instance::Instance;
@@ -110,6 +111,8 @@ fn run<'p>(
     charge: Option<WindowBytes>,
     call: Call<'p>,
 ) -> Result<Reply, Undelivered<'p>> {
+    let trace = call.trace.child();
+    let _span = span(function, &call.trace, &trace);
     let running = app.shared.ticker.run();
     let made = match ready {
         Some(instance) => Ok(instance),
@@ -119,7 +122,8 @@ fn run<'p>(
         Ok(instance) => instance,
         Err(fault) => return Err(Undelivered::before(fault, call.payload)),
     };
-    instance.begin(call.deadline, call.depth, charge);
+    let Call { deadline, depth, .. } = call;
+    instance.begin(Bounds { deadline, depth, trace }, charge);
     let traffic = instance.receive(call.payload)?;
     let entered = Instant::now();
     let handover = entered.saturating_duration_since(call.since);
@@ -129,4 +133,16 @@ fn run<'p>(
     let run = finished.saturating_duration_since(entered);
     let account = Account { traffic, handover, run, ..Account::default() };
     Ok(instance.into_reply(account, finished))
+}
+
+/// What a subscriber sees of an invocation. Where nobody listens this is a look at one flag.
+fn span(function: &Function, parent: &Trace, own: &Trace) -> EnteredSpan {
+    tracing::info_span!(
+        "function",
+        name = function.spec.name,
+        trace_id = own.trace_text().map(tracing::field::display),
+        span_id = own.span_text().map(tracing::field::display),
+        parent_id = parent.span_text().map(tracing::field::display),
+    )
+    .entered()
 }

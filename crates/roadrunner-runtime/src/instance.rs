@@ -14,7 +14,7 @@ use wasmtime::{
 };
 use wasmtime_wasi::I32Exit;
 
-use crate::app::{App, WindowBytes};
+use crate::app::{App, Bounds, WindowBytes};
 use crate::deadline;
 use crate::function::{AllocateShape, AllocatorShape, Entry, Function};
 use crate::host::{HostState, Stop};
@@ -67,10 +67,10 @@ impl Instance {
     /// Makes a sandbox. Starting it has the function's own time.
     pub(crate) fn new(app: &Arc<App>, function: &Arc<Function>) -> Result<Self, Fault> {
         let state = HostState::new(app, function)?;
-        let deadline = state.deadline;
         let mut store = Store::new(&app.shared.engine, state);
         store.limiter(|state| state);
-        deadline::arm(&mut store, deadline);
+        deadline::watch(&mut store);
+        deadline::arm(&mut store);
         let wasm = function
             .pre
             .instantiate(&mut store)
@@ -93,15 +93,15 @@ impl Instance {
         Arc::ptr_eq(&self.function, function)
     }
 
-    /// Its call begins: it is stopped at the deadline or when the function's own time is over. What
+    /// Its call begins, with this span: it is stopped at the deadline or when the function's own time is over. What
     /// its payload has been charged is for the payload's window.
-    pub(crate) fn begin(&mut self, deadline: Instant, depth: u32, charge: Option<WindowBytes>) {
-        let deadline = deadline.min(Instant::now() + self.function.spec.timeout);
-        deadline::arm(&mut self.store, deadline);
+    pub(crate) fn begin(&mut self, bounds: Bounds, charge: Option<WindowBytes>) {
         let state = self.store.data_mut();
-        state.deadline = deadline;
-        state.depth = depth;
+        state.deadline = bounds.deadline.min(Instant::now() + self.function.spec.timeout);
+        state.depth = bounds.depth;
+        state.trace = bounds.trace;
         state.arriving = charge;
+        deadline::arm(&mut self.store);
     }
 
     /// Finds the memory and the allocator, and runs `_initialize`.
@@ -145,7 +145,7 @@ impl Instance {
     pub(crate) fn receive<'p>(&mut self, payload: Payload<'p>) -> Result<Traffic, Undelivered<'p>> {
         match payload {
             Payload::One(sealed) => self.receive_one(sealed).map_err(|(fault, sealed)| {
-                Undelivered { fault, payload: sealed.map(Payload::One) }
+                Undelivered { fault, payload: sealed.map(Payload::One), copy: None }
             }),
             Payload::Held(mut reply) => {
                 let landed = match reply.payload() {

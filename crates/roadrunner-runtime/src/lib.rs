@@ -45,5 +45,6 @@ pub use roadrunner_buffer::{
     Backing, BreakEven, BufferError, Draft, Home, PoolLimits, Sealed, Traffic,
 };
 pub use roadrunner_transport::{
-    Account, Call, Fault, Hop, Inbox, Lender, Mode, Payload, Reply, Terms, Trust, Undelivered,
+    Account, Call, Caller, Fault, Hop, Inbox, Lender, Mode, Payload, Reply, Retrying, Terms, Trace,
+    Trust, Undelivered,
 };

@@ -1,8 +1,11 @@
 //! Facts about the kernel and the machine.
 
+use std::os::fd::BorrowedFd;
 use std::sync::OnceLock;
 use std::time::Duration;
 use std::{fs, io};
+
+use crate::{Ready, wait_until_ready};
 
 /// Size of a page in bytes, as the kernel says it.
 #[must_use]
@@ -51,9 +54,13 @@ pub fn max_map_count() -> io::Result<usize> {
 /// Processor time that this process has used, all its threads together.
 #[must_use]
 pub fn cpu_time() -> Duration {
-    let time = read_clock(libc::CLOCK_PROCESS_CPUTIME_ID);
-    debug_assert!(time.is_ok(), "Linux always has this clock");
-    time.unwrap_or_default()
+    clock(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+/// Processor time that this thread has used, in the kernel too.
+#[must_use]
+pub fn thread_cpu_time() -> Duration {
+    clock(libc::CLOCK_THREAD_CPUTIME_ID)
 }
 
 /// Processor time that a process has used, user's and system's, all its threads together, also those
@@ -66,12 +73,19 @@ pub fn cpu_time_of(pid: u32) -> io::Result<Duration> {
     let mut clock = 0;
     // SAFETY: R3, the C library writes to a local.
     match unsafe { libc::clock_getcpuclockid(pid, &raw mut clock) } {
-        0 => read_clock(clock),
+        0 => read(clock),
         error => Err(io::Error::from_raw_os_error(error)),
     }
 }
 
-fn read_clock(clock: libc::clockid_t) -> io::Result<Duration> {
+/// A clock of this process, which is always there.
+fn clock(clock: libc::clockid_t) -> Duration {
+    let time = read(clock);
+    debug_assert!(time.is_ok(), "Linux always has these clocks");
+    time.unwrap_or_default()
+}
+
+fn read(clock: libc::clockid_t) -> io::Result<Duration> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: R3, the kernel writes to a local.
     if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
@@ -100,10 +114,33 @@ pub fn parent_of(pid: u32) -> Option<u32> {
     fields.split_whitespace().nth(1)?.parse().ok()
 }
 
+/// Whether a process has ended, of which this is a descriptor ([`crate::peer_pidfd`]), or ends within
+/// `wait`. One that nobody has waited for yet has ended too.
+#[must_use]
+pub fn has_ended(process: BorrowedFd<'_>, wait: Duration) -> bool {
+    // pidfd_open(2): it becomes readable then. Without memory to ask the process counts as alive.
+    wait_until_ready(process, Ready::Read, wait).unwrap_or(false)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
     use std::process::{Command, Stdio};
+
+    #[test]
+    fn the_end_of_a_process_is_noticed() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        // SAFETY: R2.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, child.id(), 0) };
+        // SAFETY: R4.
+        let process = unsafe { OwnedFd::from_raw_fd(RawFd::try_from(fd).unwrap()) };
+        assert!(!has_ended(process.as_fd(), Duration::from_millis(20)));
+        child.kill().unwrap();
+        assert!(has_ended(process.as_fd(), Duration::from_secs(20)), "nobody waited for it yet");
+        child.wait().unwrap();
+        assert!(has_ended(process.as_fd(), Duration::ZERO));
+    }
 
     #[test]
     fn the_time_of_processes_is_read_by_their_numbers() {

@@ -15,24 +15,37 @@
 #![allow(unsafe_code, reason = "this crate is one of the three rooms for unsafe code")]
 
 mod closer;
+mod connect;
 #[cfg(test)]
 mod descriptors;
 mod host;
 mod mapping;
 mod memfd;
+mod ring;
 mod socket;
+mod splice;
+#[cfg(test)]
+mod testing;
+mod zerocopy;
 
 pub use closer::close_aside;
+pub use connect::connect_unix;
 pub use host::{
-    available_memory, cpu_time, cpu_time_of, end_with_parent, map_count, max_map_count, page_size,
-    parent_of,
+    available_memory, cpu_time, cpu_time_of, end_with_parent, has_ended, map_count, max_map_count,
+    page_size, parent_of, thread_cpu_time,
 };
 pub use mapping::{
-    Advice, advise, discard_pages, is_mapped, is_modified, map_plain, map_plain_in_hole,
-    map_private, map_shared, move_pages, reserve, resize, unmap,
+    Advice, advise, discard_pages, is_mapped, is_modified, is_whole_file, map_plain,
+    map_plain_in_hole, map_private, map_shared, move_pages, reserve, resize, unmap,
 };
 pub use memfd::{Memfd, Seals};
+pub use ring::Ring;
 pub use socket::{
     MAX_DESCRIPTORS, PeerCredentials, Ready, is_quiet, peer_credentials, peer_pidfd,
     receive_with_descriptors, send_with_descriptors, stop_listening, user, wait_until_ready,
+};
+pub use splice::{Pipe, send_file};
+pub use zerocopy::{
+    Completed, completed, disconnect, enable_zerocopy, is_out_of_buffers, send_zerocopy, unsent,
+    wait_for_completion,
 };

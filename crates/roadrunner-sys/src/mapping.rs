@@ -217,6 +217,22 @@ pub fn is_modified(addr: usize, len: usize) -> io::Result<bool> {
     Ok(false)
 }
 
+/// Whether a range is one shared mapping of a file's first bytes, and nothing else: the file with this
+/// number ([`crate::Memfd::id`]). `false` also where `/proc` can't be read.
+#[must_use]
+pub fn is_whole_file(addr: usize, len: usize, id: u64) -> bool {
+    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return false };
+    let range = format!("{addr:x}-{:x}", addr + len);
+    maps.lines().any(|line| {
+        // Range, rights, offset, device, number of the file.
+        let mut fields = line.split_ascii_whitespace();
+        fields.next() == Some(&*range)
+            && fields.next().is_some_and(|rights| rights.ends_with('s'))
+            && fields.next().is_some_and(|offset| offset.bytes().all(|digit| digit == b'0'))
+            && fields.nth(1).and_then(|number| number.parse().ok()) == Some(id)
+    })
+}
+
 fn checked(got: *mut libc::c_void) -> io::Result<usize> {
     if got == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(got as usize) }
 }

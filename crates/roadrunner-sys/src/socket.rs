@@ -28,6 +28,9 @@ const CONTROL_WORDS: usize =
 /// A control buffer. Words, because the kernel wants it aligned as its header is.
 type Control = [usize; CONTROL_WORDS];
 
+/// Level and type of a control message.
+type Kind = (libc::c_int, libc::c_int);
+
 /// Sends bytes over a connected UNIX stream socket, and descriptors with the first of them, by one
 /// `sendmsg`. The answer is how many bytes went, which may be fewer than there are; the descriptors
 /// went if any did, so the rest is sent without them.
@@ -137,7 +140,7 @@ fn receive(
 }
 
 /// A message with nothing in it.
-fn empty_message() -> libc::msghdr {
+pub(crate) fn empty_message() -> libc::msghdr {
     // SAFETY: a C structure of integers and pointers, for which zeros are values. Its padding
     // differs between C libraries, so that it can't be written out.
     unsafe { mem::zeroed() }
@@ -159,29 +162,37 @@ fn put_descriptors(control: &mut Control, fds: &[BorrowedFd<'_>]) -> usize {
 /// Takes the descriptors out of what the kernel wrote to the first `filled` bytes of a control
 /// buffer. Messages of other kinds, which come only where the socket asks for them, are passed over.
 fn take_descriptors(control: &[usize], filled: usize) -> Vec<OwnedFd> {
+    let mut fds = Vec::new();
+    for (kind, bytes) in control_messages(control, filled) {
+        if kind == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+            let (raw, _) = bytes.as_chunks();
+            // SAFETY: R4.
+            let own = |fd: &[u8; 4]| unsafe { OwnedFd::from_raw_fd(RawFd::from_ne_bytes(*fd)) };
+            fds.extend(raw.iter().map(own));
+        }
+    }
+    fds
+}
+
+/// The messages in the first `filled` bytes of a control buffer.
+pub(crate) fn control_messages(control: &[usize], filled: usize) -> Vec<(Kind, Vec<u8>)> {
     let bytes: Vec<u8> = control.iter().flat_map(|word| word.to_ne_bytes()).take(filled).collect();
     let mut rest = bytes.as_slice();
-    let mut fds = Vec::new();
+    let mut messages = Vec::new();
     while let Some((len, after)) = rest.split_first_chunk()
         && let Some((level, after)) = after.split_first_chunk()
         && let Some((kind, _)) = after.split_first_chunk()
     {
         let len = usize::from_ne_bytes(*len).clamp(HEADER, rest.len());
-        if (i32::from_ne_bytes(*level), i32::from_ne_bytes(*kind))
-            == (libc::SOL_SOCKET, libc::SCM_RIGHTS)
-        {
-            let (raw, _) = rest[HEADER..len].as_chunks();
-            // SAFETY: R4.
-            let own = |fd: &[u8; 4]| unsafe { OwnedFd::from_raw_fd(RawFd::from_ne_bytes(*fd)) };
-            fds.extend(raw.iter().map(own));
-        }
+        let kind = (i32::from_ne_bytes(*level), i32::from_ne_bytes(*kind));
+        messages.push((kind, rest[HEADER..len].to_vec()));
         rest = rest.get(len.next_multiple_of(size_of::<usize>())..).unwrap_or(&[]);
     }
-    fds
+    messages
 }
 
 /// Makes a call again until no signal interrupts it.
-fn retried(mut call: impl FnMut() -> isize) -> io::Result<usize> {
+pub(crate) fn retried(mut call: impl FnMut() -> isize) -> io::Result<usize> {
     loop {
         if let Ok(done) = usize::try_from(call()) {
             return Ok(done);
@@ -287,19 +298,27 @@ pub fn wait_until_ready(socket: BorrowedFd<'_>, ready: Ready, wait: Duration) ->
         Ready::Read => libc::POLLIN,
         Ready::Write => libc::POLLOUT,
     };
+    Ok(poll(socket, events, wait)? != 0)
+}
+
+/// Waits for events at a socket, as long as `wait`, and says which there are: after a signal those
+/// that were asked for, so that whoever asks finds out and waits again.
+pub(crate) fn poll(
+    socket: BorrowedFd<'_>,
+    events: libc::c_short,
+    wait: Duration,
+) -> io::Result<libc::c_short> {
     let mut asked = libc::pollfd { fd: socket.as_raw_fd(), events, revents: 0 };
     let seconds = libc::time_t::try_from(wait.as_secs()).unwrap_or(libc::time_t::MAX);
     let wait = libc::timespec { tv_sec: seconds, tv_nsec: wait.subsec_nanos().into() };
     // SAFETY: R3, the kernel reads and writes locals.
     let got = unsafe { libc::ppoll(&raw mut asked, 1, &raw const wait, ptr::null()) };
-    match got {
-        0 => Ok(false),
-        1.. => Ok(true),
-        _ => match io::Error::last_os_error() {
-            // As if it were ready: whoever asks then finds out and waits again.
-            error if error.kind() == io::ErrorKind::Interrupted => Ok(true),
-            error => Err(error),
-        },
+    if got >= 0 {
+        return Ok(asked.revents);
+    }
+    match io::Error::last_os_error() {
+        error if error.kind() == io::ErrorKind::Interrupted => Ok(events | libc::POLLERR),
+        error => Err(error),
     }
 }
 

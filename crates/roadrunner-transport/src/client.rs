@@ -4,12 +4,13 @@
 //! only where the peer can't have got all of it, because the link was already closed, is it sent
 //! again over a new one.
 
+use std::borrow::Cow;
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use roadrunner_buffer::{BufferError, Sealed, Traffic};
+use roadrunner_buffer::{BufferError, Descriptor, Sealed, Traffic};
 
 use crate::frame::{CallMeta, FaultMeta, Header, Meta, ReplyMeta, Trace};
 use crate::link::{self, Budget, Link, LinkError, Received, Unsent};
@@ -41,6 +42,11 @@ pub(crate) trait Dial: Send + Sync {
 
     /// Where the peer is, for messages.
     fn peer(&self) -> String;
+
+    /// What the peer calls a function.
+    fn full_name<'t>(&self, target: &'t str) -> Cow<'t, str> {
+        target.into()
+    }
 }
 
 /// A process or host that calls go to.
@@ -58,6 +64,8 @@ pub(crate) struct Client<D: Dial> {
 struct Sent<L> {
     link: L,
     id: u64,
+    /// Segments that went with it.
+    leases: Vec<u64>,
 }
 
 /// A call that the peer has not.
@@ -86,7 +94,7 @@ impl<D: Dial> Client<D> {
             Ok(counted) => counted,
             Err(fault) => return Err(Undelivered::before(fault, call.payload)),
         };
-        let Call { target, mut payload, since, deadline, depth } = call;
+        let Call { target, mut payload, since, deadline, depth, trace, .. } = call;
         let packed = match self.pack(&mut payload) {
             Ok(packed) => packed,
             Err(source) => {
@@ -96,20 +104,22 @@ impl<D: Dial> Client<D> {
         };
         let copied = packed.as_ref().map_or(Traffic::default(), |(_, copied)| *copied);
         let many = matches!(payload, Payload::Many(_));
-        let sent =
-            match &packed {
-                Some((parts, _)) => self.send(target, parts, many, deadline, depth),
-                None => with_parts(&mut payload, |parts| {
-                    self.send(target, parts, many, deadline, depth)
-                })
-                .unwrap_or_else(|source| Err(Fault::HandOver { function: target.into(), source })),
-            };
+        let sent = match &packed {
+            Some((parts, _)) => self.send(target, parts, many, deadline, depth, trace),
+            None => with_parts(&mut payload, |parts| {
+                self.send(target, parts, many, deadline, depth, trace)
+            })
+            .unwrap_or_else(|source| Err(Fault::HandOver { function: target.into(), source })),
+        };
+        let lent = packed.as_ref().is_some_and(|(parts, _)| parts.iter().any(is_lent));
         drop(packed);
         let mut sent = match sent {
             Ok(sent) => sent,
             Err(fault) => return Err(Undelivered::before(fault, payload)),
         };
-        match self.answer(&mut sent, deadline) {
+        let answer = self.answer(&mut sent, deadline);
+        self.settle(&answer, &sent.leases);
+        match answer {
             Ok(Received { meta: Meta::Reply(meta), parts, since: arrived, .. }) => {
                 self.keep(sent.link);
                 Ok(reply(meta, parts, copied, since, arrived))
@@ -125,11 +135,26 @@ impl<D: Dial> Client<D> {
                 Err(Undelivered::before(fault.into(), payload))
             }
             Ok(_) => Err(Undelivered::after(self.lost(target, "it answered with a call"))),
+            // Whoever borrowed it may have written to it.
+            Err(error) if lent && !error.is_timeout() => {
+                Err(Undelivered::after(self.lost(target, error)))
+            }
             Err(error) if error.is_timeout() => {
                 let timeout = deadline.saturating_duration_since(since);
                 Err(Undelivered::after(Fault::TimedOut { function: target.into(), timeout }))
             }
-            Err(error) => Err(Undelivered::after(self.lost(target, error))),
+            Err(error) => Err(Undelivered::maybe(self.lost(target, error), Some(payload))),
+        }
+    }
+
+    /// Gives up the leases that may not be where this end thinks.
+    fn settle(&self, answer: &Result<Received, LinkError>, leases: &[u64]) {
+        match answer {
+            Ok(Received { meta: Meta::Fault(FaultMeta { delivered: false, .. }), .. }) => {
+                self.terms.trust.abandon(leases);
+            }
+            Ok(_) => {}
+            Err(_) => self.terms.trust.abandon_all(),
         }
     }
 
@@ -181,26 +206,30 @@ impl<D: Dial> Client<D> {
         many: bool,
         deadline: Instant,
         depth: u32,
+        trace: Trace,
     ) -> Result<Sent<D::Link>, Fault> {
         let id = self.ids.fetch_add(1, Ordering::Relaxed);
         let released = self.terms.trust.releases();
         let send = |link: &mut D::Link| {
             let time_left = deadline.saturating_duration_since(Instant::now());
             let meta = Meta::Call(CallMeta {
-                function: target.into(),
+                function: self.dial.full_name(target).into(),
                 time_left_us: u64::try_from(time_left.as_micros()).unwrap_or(u64::MAX),
                 depth,
                 many,
                 parts: link::parts_of(link, parts),
                 released: released.clone(),
             });
-            let head = meta.encode(id, Trace::default(), false);
+            let head = meta.encode(id, trace, false);
             let head = head.map_err(|error| Unsent { error: error.into(), begun: false })?;
             link::send(link, &head, parts, deadline, &self.terms)
         };
         let ended = self.send_over_some(target, deadline, send);
         let (mut link, unsent) = match ended {
-            Ok(link) => return Ok(Sent { link, id }),
+            Ok(link) => {
+                let leases = link::leases_of(&link, parts);
+                return Ok(Sent { link, id, leases });
+            }
             Err(Unsendable::Fault(fault)) => {
                 self.terms.trust.put_back(released);
                 return Err(fault);
@@ -234,8 +263,13 @@ impl<D: Dial> Client<D> {
             }
         }
         let dialled = self.dial.dial(deadline);
-        let mut link = dialled
-            .map_err(|error| Unsendable::Fault(self.not_sent(target, deadline, &error.into())))?;
+        let mut link = dialled.map_err(|error| {
+            // Nobody has the socket any more, which a process of a run has as long as it is there.
+            if error.kind() == io::ErrorKind::ConnectionRefused {
+                self.terms.trust.end(&self.terms.home);
+            }
+            Unsendable::Fault(self.not_sent(target, deadline, &error.into()))
+        })?;
         match send(&mut link) {
             Ok(()) => Ok(link),
             Err(unsent) => Err(Unsendable::Cut(link, unsent)),
@@ -297,6 +331,11 @@ impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// Whether the peer borrows the memory that a payload lies in.
+fn is_lent(part: &Sealed<'_>) -> bool {
+    matches!(part.descriptor(), Some(Descriptor::Segment(_)))
 }
 
 fn is_closed(error: &io::Error) -> bool {

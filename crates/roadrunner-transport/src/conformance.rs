@@ -7,7 +7,10 @@ use roadrunner_buffer::{
     BreakEven, BufferError, Domain, Extent, Home, Pool, PoolLimits, Sealed, Window, round_to_pages,
 };
 
-use crate::{Account, Call, Fault, Inbox, Lender, Mode, Payload, Reply, Transport, Undelivered};
+use crate::{
+    Account, Call, Caller, Fault, Inbox, Lender, Mode, Payload, Reply, Trace, Transport,
+    Undelivered,
+};
 
 /// A function that no inbox serves.
 pub const NOBODY: &str = "nobody";
@@ -16,8 +19,10 @@ pub const FAILS: &str = "fails";
 /// A function that answers what it got.
 pub const ECHO: &str = "echo";
 
-/// An inbox of three functions, [`ECHO`], [`FAILS`] and, not served, [`NOBODY`], whose memory is
-/// plain host memory.
+/// A function that answers the text of its call's trace.
+pub const TRACES: &str = "traces";
+
+/// An inbox of these functions, of which [`NOBODY`] is not served, whose memory is plain host memory.
 #[derive(Debug)]
 pub struct EchoInbox(Home);
 
@@ -83,7 +88,12 @@ impl Inbox for EchoInbox {
         if function == NOBODY {
             return Err(Undelivered::before(Fault::Unknown { function }, call.payload));
         }
-        let landed = match call.payload {
+        let trace = call.trace.to_string();
+        let payload = match call.payload {
+            _ if function == TRACES => Payload::One(Sealed::borrowed(trace.as_bytes())),
+            payload => payload,
+        };
+        let landed = match payload {
             Payload::One(sealed) => Landed::of(sealed, &self.0),
             Payload::Held(mut reply) => {
                 reply.payload().and_then(|sealed| Landed::of(sealed, &self.0))
@@ -108,7 +118,8 @@ fn pattern(len: usize) -> Vec<u8> {
 
 fn call<'p>(target: &'p str, payload: Payload<'p>) -> Call<'p> {
     let since = Instant::now();
-    Call { target, payload, since, deadline: since + Duration::from_secs(10), depth: 0 }
+    let (deadline, caller) = (since + Duration::from_secs(10), Caller::Unnamed);
+    Call { target, payload, since, deadline, depth: 0, caller, trace: Trace::default() }
 }
 
 /// Runs every check.
@@ -120,12 +131,23 @@ pub fn all(transport: &impl Transport, home: &Home) {
     a_reply_can_be_sent_on(transport, home);
     an_undelivered_payload_comes_back(transport, home);
     a_failed_function_says_why(transport, home);
+    the_trace_goes_along(transport);
+}
+
+/// What the pages of a payload are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pages {
+    Private,
+    InSealedMemfd,
 }
 
 fn payloads_of_all_sizes_arrive_whole(transport: &impl Transport, home: &Home) {
-    for len in [0, 1, 4095, 4096, 4097, 16 << 10, 65_537, (2 << 20) - 1, (2 << 20) + 1] {
+    let lens = [0, 1, 4095, 4096, 4097, 16 << 10, 65_537, (2 << 20) - 1, (2 << 20) + 1];
+    for (len, pages) in
+        lens.into_iter().flat_map(|len| kinds(transport).map(move |kind| (len, kind)))
+    {
         let bytes = pattern(len);
-        let sealed = owned(&bytes, transport, home);
+        let sealed = in_pages(pages, &bytes, home);
         let mut reply = transport.send(call(ECHO, Payload::One(sealed))).unwrap_or_else(|error| {
             panic!("{len} bytes did not arrive: {}", error.fault);
         });
@@ -156,8 +178,11 @@ fn a_reply_can_be_sent_on(transport: &impl Transport, home: &Home) {
 fn an_undelivered_payload_comes_back(transport: &impl Transport, home: &Home) {
     let bytes = pattern(100_000);
     let sent = transport.send(call(NOBODY, Payload::One(owned(&bytes, transport, home))));
-    let Err(Undelivered { fault: Fault::Unknown { function }, payload: Some(Payload::One(back)) }) =
-        sent
+    let Err(Undelivered {
+        fault: Fault::Unknown { function },
+        payload: Some(Payload::One(back)),
+        ..
+    }) = sent
     else {
         panic!("a call of nobody must be refused with its payload");
     };
@@ -173,15 +198,38 @@ fn a_failed_function_says_why(transport: &impl Transport, home: &Home) {
     assert_eq!((function.as_str(), message.as_str()), (FAILS, "as asked"));
 }
 
+fn the_trace_goes_along(transport: &impl Transport) {
+    for trace in [Trace { flags: 1, ..Trace::begin() }, Trace::begin(), Trace::default()] {
+        let call = Call { trace, ..call(TRACES, Payload::One(Sealed::empty())) };
+        let got = transport.send(call).map_err(|error| error.fault.to_string());
+        let got = got.and_then(|mut reply| {
+            let sealed = reply.payload().map_err(|error| error.to_string())?;
+            sealed.bytes().map(<[u8]>::to_vec).map_err(|error| error.to_string())
+        });
+        assert_eq!(got, Ok(trace.to_string().into_bytes()), "not the caller's trace");
+    }
+}
+
+/// The kinds of pages that go without a copy here.
+fn kinds<T: Transport>(transport: &T) -> impl Iterator<Item = Pages> + use<T> {
+    let private = transport.mode() != Mode::Kernel;
+    private.then_some(Pages::Private).into_iter().chain([Pages::InSealedMemfd])
+}
+
 /// A payload in the pages that a plan chooses for this way.
 fn owned(bytes: &[u8], transport: &impl Transport, home: &Home) -> Sealed<'static> {
-    let private = Sealed::write(bytes.len(), home, |place| {
+    let kind = if transport.mode() == Mode::Kernel { Pages::InSealedMemfd } else { Pages::Private };
+    in_pages(kind, bytes, home)
+}
+
+fn in_pages(kind: Pages, bytes: &[u8], home: &Home) -> Sealed<'static> {
+    let write = |place: &mut [u8]| {
         place.copy_from_slice(bytes);
         Ok(())
-    });
-    let sealed = match (private, transport.mode()) {
-        (Ok(sealed), Mode::Kernel) => sealed.published(home, false).map(|(sealed, _)| sealed),
-        (sealed, _) => sealed,
+    };
+    let sealed = match kind {
+        Pages::Private => Sealed::write(bytes.len(), home, write),
+        Pages::InSealedMemfd => Sealed::write_shared(bytes.len(), home, write),
     };
     sealed.unwrap_or_else(|error| panic!("no memory for {} bytes: {error}", bytes.len()))
 }

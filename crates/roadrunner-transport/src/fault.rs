@@ -92,6 +92,16 @@ pub enum Fault {
         /// The step and the kernel's reason.
         source: BufferError,
     },
+    /// Its manifest does not let this caller in.
+    #[error(
+        "`{caller}` may not call `{function}`; add it to `callers` in [workflow] of the manifest there"
+    )]
+    Forbidden {
+        /// Its name.
+        function: String,
+        /// Who called, by the names in its certificate.
+        caller: String,
+    },
     /// The process or host where it is could not be reached, or did not take the call.
     #[error("function `{function}` could not be reached at {peer}: {reason}")]
     Unreachable {

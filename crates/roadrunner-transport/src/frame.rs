@@ -23,6 +23,8 @@ use std::fmt;
 pub use meta::{CallMeta, FaultMeta, Meta, Part, Place, ReplyMeta};
 pub use mirror::{Landing, WireAccount, WireFault, WireHop, WireMode};
 
+pub use crate::trace::Trace;
+
 /// What every frame begins with, in every version.
 pub const MAGIC: [u8; 4] = *b"RDRN";
 /// The version that this code speaks.
@@ -69,18 +71,6 @@ impl fmt::Display for Kind {
             Self::Fault => "fault",
         })
     }
-}
-
-/// The caller's place in a distributed trace, in the bytes of W3C Trace Context. All zero means that
-/// there is none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Trace {
-    /// The trace.
-    pub trace_id: [u8; 16],
-    /// The span that is the parent of what the receiver does.
-    pub span_id: [u8; 8],
-    /// Bit 0: sampled.
-    pub flags: u8,
 }
 
 /// A frame that breaks the contract. The peer can't be followed any further: the connection ends.

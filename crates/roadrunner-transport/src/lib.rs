@@ -14,11 +14,19 @@ mod client;
 pub mod conformance;
 mod fault;
 pub mod frame;
+mod hose;
+mod identity;
 mod link;
 mod local;
+mod members;
+mod resolve;
+mod retry;
 mod server;
 mod tcp;
+mod tls;
+mod trace;
 mod unix;
+mod wire;
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,9 +35,14 @@ use std::time::{Duration, Instant};
 use roadrunner_buffer::{BufferError, Home, Lent, Releases, Sealed, Traffic};
 
 pub use fault::Fault;
+pub use hose::{Figure, Method, Speed, measure};
+pub use identity::{Identity, IdentityError};
 pub use local::Local;
-pub use tcp::{Tcp, TcpServer};
+pub use retry::Retrying;
+pub use tcp::{Node, Tcp, TcpServer};
+pub use trace::Trace;
 pub use unix::{Unix, UnixServer};
+pub use wire::Protection;
 
 /// Where the peer of a hand-over is, which decides how its pages travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -119,6 +132,31 @@ impl Trust {
         }
     }
 
+    /// Whether the peer got these leases nobody knows: they are not waited for.
+    pub(crate) fn abandon(&self, leases: &[u64]) {
+        if let Self::Domain(domain) = self
+            && !leases.is_empty()
+        {
+            domain.lent.abandon(leases);
+        }
+    }
+
+    /// A frame was lost, and with it perhaps news of any lease: none that the peer has is waited for.
+    pub(crate) fn abandon_all(&self) {
+        if let Self::Domain(domain) = self {
+            domain.lent.abandon_all();
+        }
+    }
+
+    /// The peer is gone: what it had does not come back, and what it lent is not kept.
+    pub(crate) fn end(&self, home: &Home) {
+        if let Self::Domain(domain) = self {
+            domain.lent.abandon_all();
+            drop(domain.releases.take(usize::MAX));
+            home.pool.forget(&domain.releases);
+        }
+    }
+
     /// The frame that should have given these back was not sent.
     pub(crate) fn put_back(&self, released: Vec<u64>) {
         if let Self::Domain(domain) = self {
@@ -134,6 +172,16 @@ impl Terms {
     }
 }
 
+/// Who makes a call, as far as the way that it came has proved it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Caller {
+    /// Somebody of this process, of this user, or whom nobody asked.
+    #[default]
+    Unnamed,
+    /// The owner of a certificate with these names.
+    Named(Arc<[String]>),
+}
+
 /// One invocation on its way to a function.
 #[derive(Debug)]
 pub struct Call<'p> {
@@ -147,6 +195,10 @@ pub struct Call<'p> {
     pub deadline: Instant,
     /// How many calls wait for this one on the same thread.
     pub depth: u32,
+    /// Who makes it.
+    pub caller: Caller,
+    /// The caller's span, of which the function's is a child.
+    pub trace: Trace,
 }
 
 /// What a call carries.
@@ -296,19 +348,28 @@ pub struct Undelivered<'p> {
     pub fault: Fault,
     /// The payload, unless the function got it.
     pub payload: Option<Payload<'p>>,
+    /// The payload, where the function may have got it and it is still here as it was: for a function
+    /// that may run twice.
+    pub copy: Option<Payload<'p>>,
 }
 
 impl<'p> Undelivered<'p> {
     /// A fault before delivery.
     #[must_use]
     pub fn before(fault: Fault, payload: Payload<'p>) -> Self {
-        Self { fault, payload: Some(payload) }
+        Self { fault, payload: Some(payload), copy: None }
     }
 
     /// A fault after delivery.
     #[must_use]
     pub fn after(fault: Fault) -> Self {
-        Self { fault, payload: None }
+        Self { fault, payload: None, copy: None }
+    }
+
+    /// A fault that leaves it open whether the payload was delivered.
+    #[must_use]
+    pub fn maybe(fault: Fault, copy: Option<Payload<'p>>) -> Self {
+        Self { fault, payload: None, copy }
     }
 }
 

@@ -15,7 +15,8 @@ use crate::frame::{
     DESCRIPTORS, FrameError, HEADER_BYTES, Header, INLINE_CHECKSUM_BYTES, InlineChecksum, Meta,
     Part, Place,
 };
-use crate::{Terms, Trust};
+use crate::hose::{self, Hose, Source};
+use crate::{Caller, Terms, Trace, Trust};
 
 /// Bytes of a payload that are received at a time: fewer cost calls, more would count long before
 /// they have come.
@@ -31,8 +32,18 @@ pub(crate) trait Link: Send {
     /// Whether payloads travel as descriptors.
     fn passes_descriptors(&self) -> bool;
 
+    /// Does what goes before the first frame.
+    fn settle(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Sends some of the bytes, the descriptors with the first of them.
     fn write(&mut self, parts: &[IoSlice<'_>], fds: &[BorrowedFd<'_>]) -> io::Result<usize>;
+
+    /// Sends what was taken to be sent and waits here.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 
     /// Receives the first bytes of a frame, and descriptors that come with them.
     fn read_first(&mut self, into: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<usize>;
@@ -43,11 +54,26 @@ pub(crate) trait Link: Send {
     /// The number of the process at the other end; 0 where that is on another host.
     fn peer(&self) -> u32;
 
+    /// A descriptor of that process, where the kernel has one.
+    fn process(&self) -> Option<OwnedFd> {
+        None
+    }
+
+    /// Who the other end has shown to be, once all is settled.
+    fn caller(&self) -> Caller {
+        Caller::Unnamed
+    }
+
     /// Waits until it is ready; `false` where that takes longer.
     fn wait(&mut self, ready: Ready, wait: Duration) -> io::Result<bool>;
 
     /// Whether the peer has neither closed nor said anything, where a write would not find that out.
     fn is_quiet(&self) -> bool;
+
+    /// What sends large payloads, where that is something better than `write`.
+    fn hose(&mut self) -> Option<&mut Hose> {
+        None
+    }
 }
 
 /// Why nothing, or nothing usable, came over a connection.
@@ -77,6 +103,7 @@ impl LinkError {
 /// A frame as it came.
 pub(crate) struct Received {
     pub(crate) id: u64,
+    pub(crate) trace: Trace,
     pub(crate) meta: Meta,
     pub(crate) parts: Vec<Sealed<'static>>,
     /// When its header was there.
@@ -158,6 +185,15 @@ pub(crate) fn parts_of(link: &impl Link, parts: &[Sealed<'_>]) -> Vec<Part> {
     parts.iter().zip(&forms).map(part).collect()
 }
 
+/// The segments whose leases go over with these payloads.
+pub(crate) fn leases_of(link: &impl Link, parts: &[Sealed<'_>]) -> Vec<u64> {
+    let lease = |form| match form {
+        Some(Descriptor::Segment(lease)) => Some(lease.id()),
+        _ => None,
+    };
+    forms(link, parts).into_iter().filter_map(lease).collect()
+}
+
 /// A frame that could not be sent.
 #[derive(Debug)]
 pub(crate) struct Unsent {
@@ -176,7 +212,8 @@ pub(crate) fn send(
     terms: &Terms,
 ) -> Result<(), Unsent> {
     let (mut fds, mut leases) = (Vec::new(), Vec::new());
-    let mut slices = vec![IoSlice::new(head)];
+    let hose_from = if link.hose().is_some() { hose::FROM } else { usize::MAX };
+    let mut pieces = vec![Piece::Written(head)];
     for (part, form) in parts.iter().zip(forms(link, parts)) {
         match form {
             Some(Descriptor::Sealed(fd)) => fds.push(fd),
@@ -186,17 +223,20 @@ pub(crate) fn send(
             }
             None if part.is_empty() => {}
             None => match part.bytes() {
-                Ok(bytes) => slices.push(IoSlice::new(bytes)),
+                Ok(bytes) if bytes.len() < hose_from => pieces.push(Piece::Written(bytes)),
+                Ok(bytes) => {
+                    pieces.push(Piece::Hosed(Source { bytes, sealed: part.sealed_file() }));
+                }
                 Err(error) => return Err(Unsent { error: error.into(), begun: false }),
             },
         }
     }
     let Trust::Domain(domain) = &terms.trust else {
-        return send_all(link, &mut slices, &fds, until);
+        return send_all(link, &pieces, &fds, until);
     };
     // Noted before they are sent: another thread may hear of their end before this one goes on.
     leases.iter().for_each(|lease| domain.lent.add(Arc::clone(lease)));
-    let sent = send_all(link, &mut slices, &fds, until);
+    let sent = send_all(link, &pieces, &fds, until);
     if sent.is_err() {
         // A receiver takes leases only with the whole frame.
         domain.lent.come_back(&leases.iter().map(|lease| lease.id()).collect::<Vec<_>>());
@@ -204,23 +244,65 @@ pub(crate) fn send(
     sent
 }
 
+/// A part of a frame on its way.
+enum Piece<'s> {
+    /// The head, and payloads that are not large.
+    Written(&'s [u8]),
+    /// A large payload, where there is a hose.
+    Hosed(Source<'s>),
+}
+
 fn send_all(
     link: &mut impl Link,
-    slices: &mut [IoSlice<'_>],
+    pieces: &[Piece<'_>],
     mut fds: &[BorrowedFd<'_>],
     until: Instant,
 ) -> Result<(), Unsent> {
-    let (mut left, mut begun) = (slices, false);
+    let mut begun = false;
+    let are_written =
+        |a: &Piece<'_>, b: &Piece<'_>| matches!((a, b), (Piece::Written(_), Piece::Written(_)));
+    for run in pieces.chunk_by(are_written) {
+        let mut slices = Vec::with_capacity(run.len());
+        for piece in run {
+            match (piece, link.hose()) {
+                (Piece::Hosed(source), Some(hose)) => {
+                    let sent = hose.send(source, until);
+                    sent.map_err(|error| Unsent { error: error.into(), begun: true })?;
+                }
+                (Piece::Written(bytes) | Piece::Hosed(Source { bytes, .. }), _) => {
+                    slices.push(IoSlice::new(bytes));
+                }
+            }
+        }
+        write_all(link, &mut slices, &mut fds, &mut begun, until)
+            .map_err(|error| Unsent { error: error.into(), begun })?;
+    }
+    ready(link, Ready::Write, until, Link::flush)
+        .map_err(|error| Unsent { error: error.into(), begun })
+}
+
+/// Writes all slices, the descriptors with the first byte, and notes when that is gone.
+fn write_all(
+    link: &mut impl Link,
+    mut left: &mut [IoSlice<'_>],
+    fds: &mut &[BorrowedFd<'_>],
+    begun: &mut bool,
+    until: Instant,
+) -> io::Result<()> {
     while !left.is_empty() {
-        let sent = match ready(link, Ready::Write, until, |link| link.write(left, fds)) {
-            Ok(0) => Err(io::ErrorKind::WriteZero.into()),
-            sent => sent,
-        };
-        let sent = sent.map_err(|error: io::Error| Unsent { error: error.into(), begun })?;
-        (fds, begun) = (&[], true);
+        let sent = ready(link, Ready::Write, until, |link| link.write(left, fds))?;
+        if sent == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        (*fds, *begun) = (&[], true);
         IoSlice::advance_slices(&mut left, sent);
     }
     Ok(())
+}
+
+/// Does what goes before the first frame, by a time.
+pub(crate) fn settle(link: &mut impl Link, until: Instant) -> io::Result<()> {
+    ready(link, Ready::Read, until, Link::settle)
 }
 
 /// Receives the bytes of a header. Its first byte may come as late as `idle`, the rest as late as
@@ -296,7 +378,7 @@ pub(crate) fn receive_rest<L: Link>(
     if let Trust::Domain(domain) = &terms.trust {
         domain.lent.come_back(meta.released());
     }
-    Ok(Received { id: header.id, meta, parts, since })
+    Ok(Received { id: header.id, trace: header.trace, meta, parts, since })
 }
 
 /// Takes a payload in that came as a descriptor.

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,7 +16,8 @@ use roadrunner_sys as sys;
 
 use crate::frame::{CallMeta, FaultMeta, FrameError, Header, Meta, ReplyMeta, Trace};
 use crate::link::{self, Budget, Link, LinkError, Received};
-use crate::{Call, Fault, Inbox, Payload, Reply, Terms, Trust, Undelivered};
+use crate::members::Members;
+use crate::{Call, Caller, Fault, Inbox, Payload, Reply, Terms, Trust, Undelivered};
 
 /// Connections at a time, each a thread and a descriptor: a peer uses one for each of its calls
 /// under way, and a process with 1024 descriptors can hold these and their payloads.
@@ -23,6 +25,9 @@ pub(crate) const CONNECTIONS: usize = 256;
 
 /// How long a connection may be silent between two calls.
 pub(crate) const IDLE: Duration = Duration::from_secs(60);
+
+/// Time that a connection has to say who it is, before it has shown any right to be here.
+const SETTLING: Duration = Duration::from_secs(10);
 
 /// Time that the rest of a header has after its first byte: it is sent in one piece.
 const HEADER_PATIENCE: Duration = Duration::from_secs(5);
@@ -42,6 +47,10 @@ const BACK_OFF: Duration = Duration::from_millis(50);
 
 /// Time that a peer which is turned away has to take the reason.
 const TURNING_AWAY: Duration = Duration::from_millis(500);
+
+/// How long a process of the run whose last connection has ended is watched for its own end: its
+/// descriptors are closed before it has ended, and nothing is to do in between but free its memory.
+const ENDING: Duration = Duration::from_secs(1);
 
 /// Longest that a call may take, whatever its caller says.
 const LONGEST_CALL: Duration = Duration::from_secs(3600);
@@ -80,8 +89,8 @@ struct Shared {
 #[derive(Default)]
 struct Connections {
     next: u64,
-    /// What each process of the trust domain has lent and borrowed, by its number.
-    domains: HashMap<u32, Trust>,
+    /// The processes of the trust domain.
+    members: Members,
     open: HashMap<u64, Connection>,
 }
 
@@ -145,7 +154,8 @@ impl Shared {
     }
 
     /// Notes a connection; `None` where there are too many.
-    fn enter(self: &Arc<Self>, peer: u32, hang_up: Box<dyn Fn() + Send>) -> Option<Entered> {
+    fn enter(self: &Arc<Self>, link: &impl Link, hang_up: Box<dyn Fn() + Send>) -> Option<Entered> {
+        let mut gone = Vec::new();
         let mut connections = self.connections();
         if connections.open.len() >= CONNECTIONS {
             return None;
@@ -153,14 +163,21 @@ impl Shared {
         let number = connections.next;
         connections.next += 1;
         connections.open.insert(number, Connection { hang_up, busy: false });
-        let mut terms = self.terms.clone();
-        if terms.trust.is_domain() {
-            let run = terms.trust.run().unwrap_or(0);
-            terms.trust =
-                connections.domains.entry(peer).or_insert_with(|| Trust::domain(run)).clone();
+        let (mut terms, mut member) = (self.terms.clone(), None);
+        if let Some(run) = terms.trust.run() {
+            let peer = link.peer();
+            terms.trust = connections.members.enter(run, peer, link.process(), &mut gone);
+            member = Some(peer);
         }
         drop(connections);
-        Some(Entered { shared: Arc::clone(self), number, terms })
+        self.give_up(&gone);
+        let unconfirmed = Mutex::default();
+        Some(Entered { shared: Arc::clone(self), number, terms, member, unconfirmed })
+    }
+
+    /// Gives up what processes had that are gone.
+    fn give_up(&self, gone: &[Trust]) {
+        gone.iter().for_each(|trust| trust.end(&self.terms.home));
     }
 }
 
@@ -169,9 +186,30 @@ struct Entered {
     shared: Arc<Shared>,
     number: u64,
     terms: Terms,
+    /// The process at the other end, where it is one of the trust domain.
+    member: Option<u32>,
+    /// Segments that went with the last answer. Nobody knows whether the peer has it before the next
+    /// call comes over the connection.
+    unconfirmed: Mutex<Vec<u64>>,
 }
 
 impl Entered {
+    fn unconfirmed(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.unconfirmed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends it. The end of the process at the other end, where that is why, is waited for.
+    fn end(self) {
+        let shared = Arc::clone(&self.shared);
+        let process = self.member.and_then(|number| shared.connections().members.last(number));
+        drop(self);
+        if process.is_some_and(|process| sys::has_ended(process.as_fd(), ENDING)) {
+            let mut gone = Vec::new();
+            shared.connections().members.prune(&mut gone);
+            shared.give_up(&gone);
+        }
+    }
+
     /// Notes whether a call is under way. `false` when no more may begin.
     fn busy(&self, busy: bool) -> bool {
         let mut connections = self.shared.connections();
@@ -184,7 +222,13 @@ impl Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.shared.connections().open.remove(&self.number);
+        self.terms.trust.abandon(&std::mem::take(&mut *self.unconfirmed()));
+        let mut connections = self.shared.connections();
+        connections.open.remove(&self.number);
+        if let Some(number) = self.member {
+            connections.members.leave(number);
+        }
+        drop(connections);
         self.shared.gone.notify_all();
     }
 }
@@ -217,7 +261,7 @@ fn begin<L: Listen>(shared: &Arc<Shared>, link: L::Link) -> Result<(), (String, 
     {
         return Err((format!("process {peer} is none of this run's"), link));
     }
-    let Some(entered) = shared.enter(peer, L::hang_up(&link)) else {
+    let Some(entered) = shared.enter(&link, L::hang_up(&link)) else {
         return Err((format!("{CONNECTIONS} connections are open, which is the limit"), link));
     };
     // The thread takes the link out; where no thread starts it is still here.
@@ -228,7 +272,9 @@ fn begin<L: Listen>(shared: &Arc<Shared>, link: L::Link) -> Result<(), (String, 
     let spawned = thread::Builder::new().name("connection".into()).spawn(move || {
         if let Some(mut link) = take(&theirs) {
             serve(&entered, &mut link);
+            drop(link);
         }
+        entered.end();
     });
     match spawned {
         Ok(_) => Ok(()),
@@ -241,6 +287,10 @@ fn begin<L: Listen>(shared: &Arc<Shared>, link: L::Link) -> Result<(), (String, 
 
 /// Serves one call after the other until either side has enough.
 fn serve(entered: &Entered, link: &mut impl Link) {
+    if let Err(error) = link::settle(link, Instant::now() + SETTLING) {
+        tracing::warn!(%error, "a connection was not accepted");
+        return;
+    }
     loop {
         match serve_one(entered, link) {
             Ok(true) => {}
@@ -259,6 +309,8 @@ fn serve_one(entered: &Entered, link: &mut impl Link) -> Result<bool, LinkError>
     let idle = Instant::now() + IDLE;
     let (bytes, fds, since) = link::receive_header(link, idle, |since| since + HEADER_PATIENCE)?;
     let id = Header::claimed_id(&bytes);
+    // Who calls again has the last answer: those of a run send no call before.
+    entered.unconfirmed().clear();
     if !entered.busy(true) {
         // Not taken any more: the caller may ask elsewhere.
         let reason = "the node is ending".into();
@@ -271,9 +323,10 @@ fn serve_one(entered: &Entered, link: &mut impl Link) -> Result<bool, LinkError>
     let received = received.and_then(|header| {
         link::receive_rest(link, &header, fds, (since, until), terms, &shared.inline)
     });
-    let Received { id, meta, parts, since } = match received {
+    let Received { id, trace, meta, parts, since } = match received {
         Ok(received) => received,
         Err(error) => {
+            terms.trust.abandon_all();
             // What follows on this connection can't be told from payload any more.
             let reason = error.to_string();
             let fault = Fault::Exhausted { function: String::new(), reason };
@@ -285,8 +338,8 @@ fn serve_one(entered: &Entered, link: &mut impl Link) -> Result<bool, LinkError>
         let what = "an answer came where a call should".to_owned();
         return Err(FrameError::Meta(what).into());
     };
-    let ended = run(shared, &call, parts, since);
-    answer(terms, link, id, &call.function, ended)?;
+    let ended = run(shared, &call, trace, parts, since, link.caller());
+    answer(entered, link, id, &call.function, ended)?;
     shared.inbox.rest(&call.function);
     Ok(entered.busy(false))
 }
@@ -295,8 +348,10 @@ fn serve_one(entered: &Entered, link: &mut impl Link) -> Result<bool, LinkError>
 fn run<'c>(
     shared: &Shared,
     call: &'c CallMeta,
+    trace: Trace,
     mut parts: Vec<Sealed<'static>>,
     since: Instant,
+    caller: Caller,
 ) -> Result<(Reply, Instant), Undelivered<'c>> {
     let time_left = Duration::from_micros(call.time_left_us).min(LONGEST_CALL);
     let payload = match (call.many, parts.len()) {
@@ -304,7 +359,8 @@ fn run<'c>(
         _ => Payload::Many(parts),
     };
     let target = call.function.as_str();
-    let call = Call { target, payload, since, deadline: since + time_left, depth: call.depth };
+    let (deadline, depth) = (since + time_left, call.depth);
+    let call = Call { target, payload, since, deadline, depth, caller, trace };
     let ended = catch_unwind(AssertUnwindSafe(|| shared.inbox.accept(call)));
     let panicked = |_| {
         let reason = "the host panicked; its log says where".into();
@@ -318,22 +374,22 @@ fn run<'c>(
 
 /// Sends how a call ended.
 fn answer(
-    terms: &Terms,
+    entered: &Entered,
     link: &mut impl Link,
     id: u64,
     target: &str,
     ended: Result<(Reply, Instant), Undelivered<'_>>,
 ) -> Result<(), LinkError> {
-    let until = Instant::now() + ANSWER_PATIENCE;
+    let (terms, until) = (&entered.terms, Instant::now() + ANSWER_PATIENCE);
     let (fault, delivered) = match ended {
-        Err(Undelivered { fault, payload }) => (fault, payload.is_none()),
-        Ok((mut reply, entered)) => {
+        Err(Undelivered { fault, payload, .. }) => (fault, payload.is_none()),
+        Ok((mut reply, began)) => {
             let account = (&reply.account).into();
             let hops = reply.hops.iter().map(Into::into).collect();
             let landings = reply.parts.iter().map(|part| (*part).into()).collect();
             match sealed(terms, link, &mut reply) {
                 Ok((sealed, copied)) => {
-                    let busy_ns = u64::try_from(entered.elapsed().as_nanos()).unwrap_or(u64::MAX);
+                    let busy_ns = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
                     let part = link::parts_of(link, std::slice::from_ref(&sealed))[0];
                     let (response_copied, released) = (copied.copied, terms.trust.releases());
                     let meta = ReplyMeta {
@@ -346,6 +402,7 @@ fn answer(
                         released: released.clone(),
                     };
                     let parts = std::slice::from_ref(&sealed);
+                    *entered.unconfirmed() = link::leases_of(link, parts);
                     return send(link, id, &Meta::Reply(meta), parts, until, terms, released);
                 }
                 Err(source) => (Fault::HandOver { function: target.into(), source }, true),

@@ -60,8 +60,9 @@ impl fmt::Debug for Unix {
 impl Dial for Process {
     type Link = Arc<UnixStream>;
 
-    fn dial(&self, _until: Instant) -> io::Result<Self::Link> {
-        let stream = UnixStream::connect_addr(&self.address)?;
+    fn dial(&self, until: Instant) -> io::Result<Self::Link> {
+        let left = until.saturating_duration_since(Instant::now());
+        let stream = sys::connect_unix(&self.address, left)?;
         // Whoever is first has the name of a socket whose process is gone.
         let found = sys::peer_credentials(stream.as_fd())?;
         let stranger = self.listener.is_some_and(|listener| listener != found.pid);
@@ -107,6 +108,11 @@ impl Link for Arc<UnixStream> {
 
     fn peer(&self) -> u32 {
         sys::peer_credentials(self.as_fd()).map_or(0, |peer| peer.pid)
+    }
+
+    fn process(&self) -> Option<OwnedFd> {
+        // Without one the process's number has to do.
+        sys::peer_pidfd(self.as_fd()).ok().flatten()
     }
 
     fn wait(&mut self, ready: sys::Ready, wait: Duration) -> io::Result<bool> {

@@ -7,7 +7,8 @@
 //! | `FUNCTION` | the same, where one workflow has it and nothing else is called so |
 //!
 //! The first two must be unique, or there is no catalog. Functions that a manifest places on another
-//! node have no name here: that node serves them.
+//! node have no name here: that node serves them. A node that serves its part of a workflow has names
+//! for that alone.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -15,7 +16,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use roadrunner_runtime::{
-    Account, Bounds, BufferError, Call, Fault, Home, Inbox, Payload, Reply, Traffic, Undelivered,
+    Account, Bounds, BufferError, Call, Caller, Fault, Home, Inbox, Payload, Reply, Traffic,
+    Undelivered,
 };
 
 use crate::error::quoted;
@@ -59,10 +61,18 @@ impl Names {
         let mut taken = HashMap::new();
         for (at, workflow) in workflows.into_iter().enumerate() {
             let whole = Callee { workflow: at, function: None };
-            let what = format!("workflow {}", quoted(workflow.name()));
-            names.add(&mut taken, workflow.name().to_owned(), whole, what)?;
+            let alone = *workflow.here() == Placement::Local;
+            if alone {
+                let what = format!("workflow {}", quoted(workflow.name()));
+                names.add(&mut taken, workflow.name().to_owned(), whole, what)?;
+            }
             for function in workflow.functions() {
-                if matches!(function.placement, Placement::Node(_)) {
+                // What other processes of this host have is called by way of this one.
+                let here = match function.placement {
+                    Placement::Node(_) => function.placement == *workflow.here(),
+                    _ => alone,
+                };
+                if !here {
                     continue;
                 }
                 let name = function.name.as_str();
@@ -161,6 +171,15 @@ impl<E: AsRef<Executable>> Catalog<E> {
         Ok(())
     }
 
+    /// The first workflow, as it is now.
+    ///
+    /// # Panics
+    /// When there is none, like a slice.
+    #[must_use]
+    pub fn first(&self) -> Arc<E> {
+        Arc::clone(&self.now().workflows[0])
+    }
+
     /// The workflow of this name, as it is now.
     #[must_use]
     pub fn workflow(&self, name: &str) -> Option<Arc<E>> {
@@ -204,6 +223,12 @@ impl<E: AsRef<Executable>> Inbox for Catalog<E> {
         let holder = Arc::clone(&served.workflows[workflow]);
         drop(served);
         let exe = E::as_ref(&holder);
+        if let Caller::Named(names) = &call.caller
+            && !exe.workflow().admits(names)
+        {
+            let (function, caller) = (call.target.into(), names.join(", "));
+            return Err(Undelivered::before(Fault::Forbidden { function, caller }, call.payload));
+        }
         match function {
             Some(len) => {
                 let target = &call.target[call.target.len() - len..];
@@ -225,11 +250,11 @@ impl Drop for Running<'_> {
 
 /// Runs a whole workflow for a call of it.
 fn run(exe: &Executable, call: Call<'_>) -> Result<Reply, Fault> {
-    let Call { target, payload, deadline, depth, .. } = call;
+    let Call { target, payload, deadline, depth, trace, .. } = call;
     let (payload, copied) = owned(payload, exe.home())
         .map_err(|source| Fault::HandOver { function: target.into(), source })?;
     // A workflow that calls itself by way of nodes comes to an end at the depth of calls, too.
-    let bounds = Bounds { deadline, depth: depth.saturating_add(1) };
+    let bounds = Bounds { deadline, depth: depth.saturating_add(1), trace };
     match exe.run_within(bounds, payload, &mut |_| {}) {
         Ok(finished) => Ok(reply(finished, copied)),
         Err(RunError { fault, .. }) => Err(fault),

@@ -138,9 +138,32 @@ impl<'t> Section<'t> {
         }
     }
 
+    /// A key's whole number, at most `most`; 0 if it is not there.
+    pub(crate) fn count(&self, report: &mut Report, key: &str, most: u32) -> u32 {
+        let Some(entry) = self.get(key) else {
+            return 0;
+        };
+        let number = match entry.value.get_ref() {
+            DeValue::Integer(number) => u32::from_str_radix(number.as_str(), number.radix()).ok(),
+            other => {
+                let (wanted, example) = (format!("a number from 0 to {most}"), most.min(2));
+                report.add(entry.value.span().start, || {
+                    self.wrong_type(key, other, &wanted, &example.to_string())
+                });
+                return 0;
+            }
+        };
+        number.filter(|&number| number <= most).unwrap_or_else(|| {
+            report.add(entry.value.span().start, || {
+                format!("{} has a `{key}` out of range; write 0 to {most}", self.title)
+            });
+            0
+        })
+    }
+
     /// A key's list of texts, empty if it is not there.
     pub(crate) fn texts(&self, report: &mut Report, key: &str) -> Vec<At<String>> {
-        const WANTED: &str = "a list of function names";
+        const WANTED: &str = "a list of names";
         let Some(entry) = self.get(key) else {
             return Vec::new();
         };

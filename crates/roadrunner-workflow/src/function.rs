@@ -28,6 +28,7 @@ impl Reader<'_, '_> {
             placement: DeclaredPlacement::Local,
             memory_bytes: None,
             timeout: None,
+            retries: 0,
             wasi: Wasi::default(),
         };
         let title = format!("function {}", quoted(entry.key));
@@ -61,8 +62,24 @@ impl Reader<'_, '_> {
         let timeout = limit::TIMEOUT_MIN..=limit::TIMEOUT_MAX;
         declared.timeout =
             self.measure(&section, "timeout", "\"10s\"", parse_duration, &timeout, "1ms to 24h");
+        declared.retries = self.retries(&section);
         declared.wasi = self.wasi(&section, entry.key);
         declared
+    }
+
+    fn retries(&mut self, section: &Section<'_>) -> u32 {
+        let idempotent = section.switch(self.report, "idempotent");
+        let retries = section.count(self.report, "retries", limit::RETRIES);
+        if retries > 0 && !idempotent {
+            let at = section.get("retries").map_or(section.at, |entry| entry.at);
+            self.report.add(at, || {
+                format!(
+                    "{} has `retries`, with which a call may run twice; write idempotent = true if that does no harm",
+                    section.title
+                )
+            });
+        }
+        retries
     }
 
     fn module(&mut self, section: &Section<'_>) -> PathBuf {

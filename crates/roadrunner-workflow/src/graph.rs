@@ -29,7 +29,7 @@ pub(crate) fn build(
     origin: &Path,
 ) -> Result<Workflow, ManifestError> {
     let Resolved { entry, next, calls, placements } = resolve(&manifest, report);
-    let Manifest { name, functions, nodes, .. } = manifest;
+    let Manifest { name, callers, functions, nodes, .. } = manifest;
     report.check(origin)?;
     // Both were reported above if they are missing.
     let (Some(name), Some(entry)) = (name, entry) else {
@@ -58,6 +58,7 @@ pub(crate) fn build(
         placement,
         memory_bytes: declared.memory_bytes,
         timeout: declared.timeout,
+        retries: declared.retries,
         wasi: declared.wasi,
     });
     Ok(Workflow {
@@ -66,6 +67,8 @@ pub(crate) fn build(
         last: FunctionIndex(last),
         functions: functions.collect(),
         nodes: nodes.into_iter().map(|(name, address)| Node { name, address }).collect(),
+        callers,
+        here: Placement::Local,
         result_leaves: false,
     })
 }

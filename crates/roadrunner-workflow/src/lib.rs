@@ -61,7 +61,7 @@ pub use plan::{Backing, Edge, Plan, Step};
 #[cfg(feature = "run")]
 pub use run::{Executable, Finished, Place, PrepareError, RunError};
 pub use workflow::{
-    Dir, Found, Function, FunctionIndex, Node, NodeIndex, Placement, Wasi, Workflow,
+    Dir, Found, Function, FunctionIndex, NoSuchNode, Node, NodeIndex, Placement, Wasi, Workflow,
 };
 
 /// Bounds on what one manifest may ask for; those that guests meet are in [`roadrunner_abi::limit`].
@@ -75,6 +75,11 @@ pub mod limit {
     pub const FUNCTIONS: usize = 1024;
     /// Other hosts in one workflow: each is a connection, and no more than one per function is of use.
     pub const NODES: usize = FUNCTIONS;
+    /// Names of callers in one workflow: each is compared when a stranger calls.
+    pub const CALLERS: usize = 1024;
+    /// Most `retries`: with their waits they take some ten seconds, and what is not there by then is
+    /// not about to come.
+    pub const RETRIES: u32 = 10;
     /// Least `memory`: one page of WebAssembly.
     pub const MEMORY_MIN_BYTES: u64 = 64 << 10;
     /// Most `memory`: what a 32-bit guest can address.

@@ -17,9 +17,18 @@ use crate::workflow::{Found, Wasi};
 /// The keys of each table, in the order in which they are documented.
 pub(crate) mod keys {
     pub(crate) const ROOT: &[&str] = &["workflow", "functions", "nodes"];
-    pub(crate) const WORKFLOW: &[&str] = &["name", "entry"];
-    pub(crate) const FUNCTION: &[&str] =
-        &["module", "next", "calls", "placement", "memory", "timeout", "wasi"];
+    pub(crate) const WORKFLOW: &[&str] = &["name", "entry", "callers"];
+    pub(crate) const FUNCTION: &[&str] = &[
+        "module",
+        "next",
+        "calls",
+        "placement",
+        "memory",
+        "timeout",
+        "idempotent",
+        "retries",
+        "wasi",
+    ];
     pub(crate) const WASI: &[&str] = &["env", "dirs"];
     pub(crate) const DIR: &[&str] = &["path", "write"];
     pub(crate) const NODE: &[&str] = &["address"];
@@ -29,6 +38,7 @@ pub(crate) mod keys {
 pub(crate) struct Manifest {
     pub(crate) name: Option<String>,
     pub(crate) entry: Option<At<String>>,
+    pub(crate) callers: Vec<String>,
     /// In the order of the file.
     pub(crate) functions: Vec<Declared>,
     /// Name and address, in the order of the file.
@@ -44,6 +54,7 @@ pub(crate) struct Declared {
     pub(crate) placement: DeclaredPlacement,
     pub(crate) memory_bytes: Option<u64>,
     pub(crate) timeout: Option<Duration>,
+    pub(crate) retries: u32,
     pub(crate) wasi: Wasi,
 }
 
@@ -68,26 +79,26 @@ impl Reader<'_, '_> {
         root.only(self.report, keys::ROOT, |_| None);
         let functions = self.functions(&root);
         let nodes = self.nodes(&root);
-        let (name, entry) = self.workflow(&root, &functions);
-        Manifest { name, entry, functions, nodes }
+        let (name, entry, callers) = self.workflow(&root, &functions);
+        Manifest { name, entry, callers, functions, nodes }
     }
 
     fn workflow(
         &mut self,
         root: &Section<'_>,
         functions: &[Declared],
-    ) -> (Option<String>, Option<At<String>>) {
+    ) -> (Option<String>, Option<At<String>>, Vec<String>) {
         let Some(entry) = root.get("workflow") else {
             self.report.add(0, || {
                 "the manifest has no table [workflow]; write [workflow] with `name` and `entry`"
                     .to_owned()
             });
-            return (None, None);
+            return (None, None, Vec::new());
         };
         let Some(section) =
             Section::open(self.report, "[workflow]".to_owned(), &entry, "[workflow]")
         else {
-            return (None, None);
+            return (None, None, Vec::new());
         };
         section.only(self.report, keys::WORKFLOW, |_| None);
         let name = section.required_text(self.report, "name", "\"my-workflow\"");
@@ -98,7 +109,22 @@ impl Reader<'_, '_> {
             .first()
             .map_or("\"first-function\"".to_owned(), |first| quoted(&first.name.value));
         let entry = section.required_text(self.report, "entry", &example);
-        (name.map(|name| name.value), entry)
+        let callers = self.callers(&section);
+        (name.map(|name| name.value), entry, callers)
+    }
+
+    fn callers(&mut self, section: &Section<'_>) -> Vec<String> {
+        let callers = section.texts(self.report, "callers");
+        if let Some(over) = callers.get(limit::CALLERS) {
+            let (count, most) = (callers.len(), limit::CALLERS);
+            self.report.add(over.at, || {
+                format!("the workflow has {count} callers, but {most} is the limit; remove some")
+            });
+        }
+        for caller in callers.iter().take(limit::CALLERS) {
+            check_name(self.report, "a caller", caller.at, &caller.value);
+        }
+        callers.into_iter().map(|caller| caller.value).collect()
     }
 
     fn functions(&mut self, root: &Section<'_>) -> Vec<Declared> {
@@ -187,6 +213,8 @@ mod tests {
         let stated = [
             (limit::FUNCTIONS as u64, "1024 functions"),
             (limit::NODES as u64, "1024 nodes"),
+            (limit::CALLERS as u64, "1024 callers"),
+            (u64::from(limit::RETRIES), "10 times"),
             (limit::MANIFEST_BYTES as u64 >> 20, "1 MiB"),
             (roadrunner_abi::limit::INPUTS as u64, "256 inputs"),
             (u64::from(roadrunner_abi::limit::NAME_BYTES), "128 bytes"),

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use roadrunner_runtime::{
     Account, App, Bounds, BufferError, Call, Fault, FunctionSpec, Home, Hop, LoadError, Mode,
-    ModuleSource, Payload, Ready, Remote, Reply, Runtime, Sealed, Terms, Ticket, Traffic,
-    Undelivered, WasiDir, WasiSpec,
+    ModuleSource, Payload, Ready, Remote, Reply, Retrying, Runtime, Sealed, Terms, Ticket, Trace,
+    Traffic, Undelivered, WasiDir, WasiSpec,
 };
 
 use crate::plan::{Backing, Edge, Plan};
@@ -128,7 +128,7 @@ impl Executable {
                 specs.push(spec(&workflow, function, plan.backing(index), module));
             } else if (place.can_reach)(&function.placement) {
                 elsewhere.push(function);
-            } else {
+            } else if is_needed(&workflow, index) {
                 let placement = workflow.say(&function.placement);
                 return Err(PrepareError::Placement { function: function.name.clone(), placement });
             }
@@ -139,7 +139,11 @@ impl Executable {
             for function in &elsewhere {
                 let make = || (place.way)(&function.placement, terms);
                 let way = ways.entry(&function.placement).or_insert_with(make);
-                remotes.insert(function.name.clone(), Arc::clone(way));
+                let way: Remote = match function.retries {
+                    0 => Arc::clone(way),
+                    retries => Arc::new(Retrying::new(Arc::clone(way), retries)),
+                };
+                remotes.insert(function.name.clone(), way);
             }
             remotes
         };
@@ -193,8 +197,13 @@ impl Executable {
         input: Sealed<'static>,
         progress: &mut dyn FnMut(&str),
     ) -> Result<Finished, RunError> {
-        let bounds = Bounds { deadline: Instant::now() + UNBOUNDED, depth: 0 };
-        self.run_within(bounds, Payload::One(input), progress)
+        self.run_within(Self::bounds(), Payload::One(input), progress)
+    }
+
+    /// What a run may take that nobody else bounds or traces.
+    #[must_use]
+    pub fn bounds() -> Bounds {
+        Bounds { deadline: Instant::now() + UNBOUNDED, depth: 0, trace: Trace::default() }
     }
 
     /// As [`Executable::run`], for a caller that gives up at its own deadline. The entry may be a
@@ -220,6 +229,15 @@ impl Executable {
             Err(fault) => Err(RunError { fault, hops }),
         }
     }
+}
+
+/// Whether a function is called from where its workflow is loaded: by the executor, which a node that
+/// serves its part has not, or by a function there.
+fn is_needed(workflow: &Workflow, index: FunctionIndex) -> bool {
+    let here = workflow.here();
+    let calls =
+        |function: &Function| function.placement == *here && function.calls.contains(&index);
+    !matches!(here, Placement::Node(_)) || workflow.functions().iter().any(calls)
 }
 
 fn spec(
@@ -331,10 +349,18 @@ impl<'e> Run<'e> {
             let patience = Instant::now() + PATIENCE;
             let ready = self.prepared.take().and_then(|ticket| ticket.join(patience)).flatten();
             self.prepared = self.prepare_next(function);
-            let Bounds { deadline, depth } = self.bounds;
-            let call = |payload| Call { target, payload, since, deadline, depth };
+            let Bounds { deadline, depth, trace } = self.bounds;
+            let call = |payload| Call {
+                target,
+                payload,
+                since,
+                deadline,
+                depth,
+                caller: Default::default(),
+                trace,
+            };
             let mut ended = self.exe.app.deliver(ready, call(parcel.payload));
-            if let Err(Undelivered { fault: Fault::Exhausted { .. }, payload }) = &mut ended
+            if let Err(Undelivered { fault: Fault::Exhausted { .. }, payload, .. }) = &mut ended
                 && let Some(payload) = payload.take()
             {
                 // The sandbox that was made ahead may be the one that is missing here.

@@ -21,6 +21,8 @@ pub struct Workflow {
     pub(crate) last: FunctionIndex,
     pub(crate) functions: Vec<Function>,
     pub(crate) nodes: Vec<Node>,
+    pub(crate) callers: Vec<String>,
+    pub(crate) here: Placement,
     pub(crate) result_leaves: bool,
 }
 
@@ -69,6 +71,9 @@ pub struct Function {
     pub memory_bytes: Option<u64>,
     /// Most time for one invocation, if the manifest says so.
     pub timeout: Option<Duration>,
+    /// How often a call of it may be made again that a peer did not answer. More than 0 only where
+    /// running it twice does no harm.
+    pub retries: u32,
     /// What it sees through WASI.
     pub wasi: Wasi,
 }
@@ -112,6 +117,29 @@ pub struct Node {
     pub name: String,
     /// `HOST:PORT`; the host may be a name that is still to be looked up.
     pub address: String,
+}
+
+/// A manifest places nothing on a node of this name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "workflow {} has no function on node {}; {}",
+    quoted(workflow),
+    quoted(node),
+    say_nodes(there)
+)]
+pub struct NoSuchNode {
+    workflow: String,
+    node: String,
+    /// Those that have functions, in quotes.
+    there: Vec<String>,
+}
+
+fn say_nodes(there: &[String]) -> String {
+    if there.is_empty() {
+        return "place functions there with placement = \"node:NAME\" and a table [nodes.NAME]"
+            .into();
+    }
+    format!("its nodes with functions are {}", there.join(", "))
 }
 
 /// What stands under a path that a manifest names.
@@ -160,6 +188,47 @@ impl Workflow {
             function.placement = Placement::Node(NodeIndex(self.nodes.len()));
             self.nodes.push(Node { name: function.name.clone(), address: String::new() });
         }
+    }
+
+    /// Says that it is loaded on this node of its manifest, for its part of the work: its functions
+    /// there, and not the workflow itself.
+    ///
+    /// # Errors
+    /// [`NoSuchNode`] if the manifest has no node of the name, or no function is placed there.
+    pub fn serve_as(&mut self, node: &str) -> Result<(), NoSuchNode> {
+        let found = self.nodes.iter().position(|it| it.name == node).map(NodeIndex);
+        let here = found.map(Placement::Node);
+        match here.filter(|here| self.functions.iter().any(|it| it.placement == *here)) {
+            Some(here) => {
+                self.here = here;
+                Ok(())
+            }
+            None => {
+                let placed = |index: &usize| {
+                    let here = Placement::Node(NodeIndex(*index));
+                    self.functions.iter().any(|function| function.placement == here)
+                };
+                let nodes = (0..self.nodes.len()).filter(placed);
+                let there = nodes.map(|index| quoted(&self.nodes[index].name)).collect();
+                Err(NoSuchNode { workflow: self.name.clone(), node: node.into(), there })
+            }
+        }
+    }
+
+    /// Where it is loaded: functions of this placement are here.
+    #[must_use]
+    pub fn here(&self) -> &Placement {
+        &self.here
+    }
+
+    /// Whether the owner of a certificate with these names may call its functions: its manifest says
+    /// so, or the owner is one of its nodes.
+    #[must_use]
+    pub fn admits(&self, names: &[String]) -> bool {
+        let known = |name: &String| {
+            self.callers.contains(name) || self.nodes.iter().any(|node| node.name == *name)
+        };
+        names.iter().any(known)
     }
 
     /// Says that the result goes to other processes of this host.

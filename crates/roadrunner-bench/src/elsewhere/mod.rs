@@ -34,6 +34,8 @@ pub(crate) const BLOCK: u32 = 10;
 pub struct Partners<'p> {
     /// The way to the consumer of the first.
     pub way: &'p dyn Fn(&Terms) -> Remote,
+    /// What pages the producer writes to.
+    pub backing: Backing,
     /// What `way` does with payloads that move, for the report, and with smaller ones.
     pub methods: [&'static str; 2],
     /// To the second one.
@@ -119,8 +121,8 @@ pub fn transfer_elsewhere(
     partners: Partners<'_>,
     progress: Progress<'_>,
 ) -> Result<Transfer, BenchError> {
-    let Partners { way, methods, mut baseline, bare, pids } = partners;
-    let app = caller(config, mode, way)?;
+    let Partners { way, backing, methods, mut baseline, bare, pids } = partners;
+    let app = guests_beside(config.clone(), backing, "consume", way)?;
     let producer = guests(config.clone(), Backing::Private)?;
     let mut bare = Bare::new(bare, size)?;
     let start = || -> Result<_, BenchError> {
@@ -155,16 +157,6 @@ pub fn transfer_elsewhere(
         bare: Some(least.figures(size, bytes)?),
         native: None,
     })
-}
-
-/// An app whose consumer is elsewhere.
-pub(crate) fn caller(
-    config: &Config,
-    mode: Mode,
-    way: &dyn Fn(&Terms) -> Remote,
-) -> Result<Arc<App>, BenchError> {
-    let backing = if mode == Mode::Kernel { Backing::Segment } else { Backing::Private };
-    guests_beside(config.clone(), backing, "consume", way)
 }
 
 /// What the rounds of one way cost.

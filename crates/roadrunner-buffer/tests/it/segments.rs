@@ -109,6 +109,48 @@ fn a_peer_has_a_segment_until_it_gives_it_back() {
 }
 
 #[test]
+fn a_segment_that_may_be_in_use_elsewhere_is_given_up_and_not_used_again() {
+    let here = home(&pool(64), 0);
+    let mut a = Memory::new(8 * MIB);
+    let lent = Lent::default();
+    let mut lend = || {
+        let mut window = produced(&mut a, &here);
+        let lease = passed(&mut window, &here).1;
+        lent.add(Arc::clone(&lease));
+        lease.id()
+    };
+    let counts = || (here.pool.usage().segments, here.pool.usage().leased);
+    let (one, two) = (lend(), lend());
+    assert_eq!(counts(), (2, 2));
+    lent.abandon(&[one, one + 1_000_000]);
+    assert_eq!(counts(), (1, 1), "it counts no more");
+    lent.come_back(&[one]);
+    let three = lend();
+    assert!(three != one && three != two, "a late release is nothing");
+    lent.abandon_all();
+    assert_eq!(counts(), (0, 0));
+    lent.come_back(&[two, three]);
+    assert_eq!(counts(), (0, 0));
+}
+
+#[test]
+fn what_a_peer_that_is_gone_lent_is_kept_no_longer_than_it_is_used() {
+    let (here, there) = (home(&pool(64), 0), home(&pool(64), 0));
+    let (mut a, b) = (Memory::new(8 * MIB), Memory::new(8 * MIB));
+    let [gone, other] = [(); 2].map(|()| Arc::new(Releases::default()));
+    let lease = passed(&mut produced(&mut a, &here), &here).1;
+    let arrived = received(&lease, &there, &gone);
+    assert_eq!(there.pool.usage().foreign, 1);
+    there.pool.forget(&other);
+    assert_eq!(there.pool.usage().foreign, 1, "nothing is known of the other");
+    there.pool.forget(&gone);
+    assert_eq!(there.pool.usage().foreign, 0);
+    let (landed, _) = arrived.land(b.place(0, PAGES), &there).unwrap();
+    assert!(b.bytes(0..LEN) == bytes(), "a payload that is there stays");
+    drop(landed);
+}
+
+#[test]
 fn a_payload_that_nobody_took_is_still_there() {
     let here = home(&pool(64), 0);
     let mut a = Memory::new(8 * MIB);

@@ -11,7 +11,7 @@ use roadrunner_buffer::{BreakEven, Domain, Home, Pool, PoolLimits};
 use roadrunner_runtime::{Call, Fault, Hop, Payload, Remote, Reply, Sealed, Terms, Traffic, Trust};
 use roadrunner_transport::{Tcp, Unix};
 
-use crate::args::Invoke;
+use crate::args::{Invoke, NamedAddress};
 use crate::exit::{Exit, Failure};
 use crate::input::{self, Source, Write};
 use crate::node::{self, Folder};
@@ -19,7 +19,7 @@ use crate::output::Destination;
 use crate::progress::Progress;
 use crate::report::{self, Report, Usage};
 
-use super::run::{deliver, say};
+use super::run::{self, deliver, say};
 
 /// Who calls, in reports.
 const CALLER: &str = "client";
@@ -70,11 +70,15 @@ struct Called {
 
 impl Node {
     fn of(options: &Invoke, terms: Terms) -> Result<Self, Failure> {
-        if let Some(address) = &options.node {
+        options.security.warn();
+        if let Some(NamedAddress { name, address }) = &options.node {
+            let protection = options.security.protection()?;
             let parsed = address.parse::<net::SocketAddr>();
             let here = parsed.map_or(address.starts_with("localhost:"), |it| it.ip().is_loopback());
             let (place, option) = (address.clone(), here.then(|| format!(" --node {address}")));
-            return Ok(Self { way: Arc::new(Tcp::new(address, terms)), place, option });
+            let (address, name) = (address.clone(), name.clone());
+            let node = roadrunner_transport::Node { address, name, workflow: None, protection };
+            return Ok(Self { way: Arc::new(Tcp::new(node, terms)), place, option });
         }
         let (path, option) = match &options.socket {
             Some(path) => (path.clone(), Some(format!(" --socket {}", path.display()))),
@@ -91,7 +95,15 @@ impl Node {
         let since = Instant::now();
         let deadline = since + options.timeout;
         let (target, payload) = (options.name.as_str(), Payload::One(input));
-        let ended = self.way.send(Call { target, payload, since, deadline, depth: 0 });
+        let ended = self.way.send(Call {
+            target,
+            payload,
+            since,
+            deadline,
+            depth: 0,
+            caller: Default::default(),
+            trace: run::trace(),
+        });
         let total = since.elapsed();
         let mut reply = ended.map_err(|undelivered| {
             self.failure(undelivered.fault, options, deadline <= Instant::now())

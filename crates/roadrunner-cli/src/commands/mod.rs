@@ -1,6 +1,7 @@
 //! One file per command.
 
 mod bench;
+mod certify;
 mod compile;
 mod demo;
 mod doctor;
@@ -20,6 +21,7 @@ pub(crate) fn run(command: Command) -> Result<Exit, Failure> {
         Command::Run(options) => run::run(&options),
         Command::Serve(options) => serve::run(&options),
         Command::Invoke(options) => invoke::run(&options),
+        Command::Certify(options) => certify::run(&options),
         Command::Inspect(options) => inspect::run(&options),
         Command::Compile(options) => compile::run(&options),
         Command::Bench(options) => bench::run(&options),

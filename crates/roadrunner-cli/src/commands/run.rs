@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::Instant;
 
-use roadrunner_runtime::{Config, ModuleSource, Reply, Runtime, Sealed};
+use roadrunner_runtime::{Bounds, Config, ModuleSource, Payload, Reply, Runtime, Sealed, Trace};
 use roadrunner_transport::UnixServer;
-use roadrunner_workflow::{Executable, Finished, Placement, Workflow};
+use roadrunner_workflow::{Executable, Finished, Workflow};
 
 use crate::args::{Mode, Run};
 use crate::crew::{self, Crew, Load};
@@ -21,7 +21,8 @@ pub(crate) fn run(options: &Run) -> Result<Exit, Failure> {
     let config = Config::default();
     let limit = config.payload_bytes;
     let runtime = Runtime::new(config)?;
-    let manifest = Load::Manifest(options.workflow.clone());
+    options.security.warn();
+    let manifest = Load::Manifest(options.workflow.clone(), options.security.clone());
     let file = |path: &Path| ModuleSource::File(path.to_owned());
     let loaded = load(&runtime, workflow, options.mode, &manifest, &file)?;
     let exe = &loaded.exe;
@@ -64,15 +65,24 @@ pub(super) fn load(
     let functions = workflow.functions().len();
     let what = format!("compiling {functions} functions, which are kept for the next time");
     let _progress = Progress::start(what);
+    let (protection, here) = (manifest.protection()?, workflow.here().clone());
     let mut crew = Crew::start(&workflow, mode, manifest)?;
     let exe = crew.addresses.load(
         std::process::id(),
-        Placement::Local,
+        here,
+        protection,
         workflow,
         |workflow, place| Ok(Executable::load(runtime, workflow, source, place)?),
     )?;
     let server = crew.serve(&exe)?;
     Ok(Loaded { exe, _server: server, _crew: crew })
+}
+
+/// The span of whoever started this program, which its calls are children of: `$TRACEPARENT`, if that
+/// is there and valid.
+pub(super) fn trace() -> Trace {
+    let said = std::env::var_os("TRACEPARENT");
+    said.and_then(|text| Trace::parse(text.as_encoded_bytes())).unwrap_or_default()
 }
 
 /// Runs a workflow and says what it used.
@@ -85,7 +95,8 @@ pub(super) fn execute(
     let progress = Progress::start(format!("running {name}"));
     let mut done = 0;
     let (cpu, wall) = (roadrunner_sys::cpu_time(), Instant::now());
-    let finished = exe.run(input, &mut |function| {
+    let bounds = Bounds { trace: trace(), ..Executable::bounds() };
+    let finished = exe.run_within(bounds, Payload::One(input), &mut |function| {
         done += 1;
         progress.say(format!("running {name}: {done} of {steps} functions done ({function})"));
     });

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use roadrunner_bench as scenarios;
 use roadrunner_runtime::{App, Config, ModuleSource, Runtime, Terms, Trust};
-use roadrunner_transport::{TcpServer, UnixServer};
+use roadrunner_transport::{Protection, TcpServer, UnixServer};
 use roadrunner_workflow::{Executable, Workflow};
 
 use super::demo;
@@ -50,7 +50,8 @@ fn workflow(options: &Worker) -> Result<Executable, Failure> {
     })?;
     let runtime = Runtime::new(Config::default())?;
     let addresses = Addresses(options.peer.iter().cloned().collect());
-    addresses.load(options.parent, here, workflow, |workflow, place| {
+    let protection = options.security.protection()?;
+    addresses.load(options.parent, here, protection, workflow, |workflow, place| {
         let source = |path: &Path| match &options.workflow {
             Some(_) => ModuleSource::File(path.to_owned()),
             None => demo::module(path),
@@ -70,7 +71,12 @@ enum Server {
 fn serve(app: &Arc<App>, socket: OwnedFd, options: &Worker) -> io::Result<Exit> {
     let (door, terms) = (app.door(), app.terms());
     let _server = match options.mode {
-        Mode::Network => Server::Tcp(TcpServer::on(TcpListener::from(socket), door, terms)?),
+        Mode::Network => Server::Tcp(TcpServer::on(
+            TcpListener::from(socket),
+            Protection::Loopback,
+            door,
+            terms,
+        )?),
         _ => {
             let terms = Terms { trust: Trust::domain(options.parent), ..terms };
             Server::Unix(UnixServer::on(UnixListener::from(socket), door, terms)?)

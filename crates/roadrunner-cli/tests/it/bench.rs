@@ -110,6 +110,21 @@ fn three_ways_to_another_process_have_the_same_figures() {
 }
 
 #[test]
+fn large_payloads_are_sent_by_the_method_that_is_asked_for() {
+    for method in ["send", "sendfile", "splice", "zerocopy", "uring"] {
+        let args = ["bench", "transfer", "--mode", "network", "--method", method];
+        let args = [&args[..], &["--size", "2MiB", "--runs", "2", "--json"]].concat();
+        let ended = Sandbox::new().run(&args);
+        if ended.stderr.contains("is not available here") {
+            eprintln!("skipped: {}", ended.stderr);
+            continue;
+        }
+        let found: Value = serde_json::from_slice(&ended.stdout).unwrap();
+        assert_eq!((found["method"].as_str(), &found["copied_bytes"]), (Some(method), &0.into()));
+    }
+}
+
+#[test]
 fn people_get_a_table_with_a_row_for_each_size() {
     let ended = Sandbox::new().run(&["bench", "transfer", "--size", "1B,64KiB", "--runs", "1"]);
     let text = String::from_utf8(ended.stdout).unwrap();

@@ -76,7 +76,7 @@ impl Sandbox {
         command.env("TMPDIR", self.temp()).env("COLUMNS", "100");
         // Where nodes listen that are not told where.
         command.env("XDG_RUNTIME_DIR", self.0.path());
-        command.env_remove("RUST_LOG");
+        command.env_remove("RUST_LOG").env_remove("TRACEPARENT");
         command
     }
 
@@ -92,7 +92,7 @@ impl Sandbox {
         node
     }
 
-    fn going(command: &mut Command) -> Going {
+    pub(crate) fn going(command: &mut Command) -> Going {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());

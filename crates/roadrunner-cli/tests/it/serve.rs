@@ -335,7 +335,7 @@ fn places_where_a_node_can_not_listen() {
     insta::assert_snapshot!(serve("--socket", &"s".repeat(200)), @"1: roadrunner: can't take calls at PLACE: path must be shorter than SUN_LEN");
     let used = TcpListener::bind("127.0.0.1:0").unwrap();
     insta::assert_snapshot!(serve("--node", &used.local_addr().unwrap().to_string()), @"1: roadrunner: can't take calls at PLACE: Address already in use (os error 98)");
-    insta::assert_snapshot!(serve("--node", "0.0.0.0:0").replace(char::is_numeric, "N"), @"N: roadrunner: can't take calls at PLACE: N.N.N.N:NNNNN is not on this host, and this version has no TLS to reach it by");
+    insta::assert_snapshot!(serve("--node", "0.0.0.0:0").replace(char::is_numeric, "N"), @"N: roadrunner: can't take calls at PLACE: N.N.N.N:NNNNN is not on this host, so it takes --tls DIR with this node's certificate, or --insecure in a network where nobody else is");
     insta::assert_snapshot!(serve("--node", "192.0.2.1:7400"), @"1: roadrunner: can't take calls at PLACE: Cannot assign requested address (os error 99)");
 }
 

@@ -200,6 +200,8 @@ pub enum WireFault {
     Unreachable { #[serde(with = "name")] function: String, #[serde(with = "text")] peer: String, #[serde(with = "text")] reason: String },
     /// Number 10.
     Lost { #[serde(with = "name")] function: String, #[serde(with = "text")] peer: String, #[serde(with = "text")] reason: String },
+    /// Number 11.
+    Forbidden { #[serde(with = "name")] function: String, #[serde(with = "text")] caller: String },
 }
 
 impl From<Fault> for WireFault {
@@ -220,6 +222,7 @@ impl From<Fault> for WireFault {
                 Self::Unreachable { function, peer, reason }
             }
             Fault::Lost { function, peer, reason } => Self::Lost { function, peer, reason },
+            Fault::Forbidden { function, caller } => Self::Forbidden { function, caller },
             Fault::HandOver { function, source } => {
                 Self::Exhausted { function, reason: format!("could not {source}") }
             }
@@ -247,6 +250,7 @@ impl From<WireFault> for Fault {
                 Self::Unreachable { function, peer, reason }
             }
             WireFault::Lost { function, peer, reason } => Self::Lost { function, peer, reason },
+            WireFault::Forbidden { function, caller } => Self::Forbidden { function, caller },
         }
     }
 }
@@ -274,6 +278,7 @@ mod tests {
             Fault::Exhausted { function: function(), reason: text() },
             Fault::Unreachable { function: function(), peer: text(), reason: text() },
             Fault::Lost { function: function(), peer: text(), reason: text() },
+            Fault::Forbidden { function: function(), caller: text() },
         ];
         for (number, fault) in faults.into_iter().enumerate() {
             let told = format!("{fault:?}");

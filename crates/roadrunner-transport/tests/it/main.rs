@@ -5,3 +5,4 @@ mod contract;
 mod examples;
 mod frames;
 mod peers;
+mod tls;

@@ -18,7 +18,7 @@ use roadrunner_transport::frame::{
     WireFault,
 };
 use roadrunner_transport::{
-    Call, Fault, Payload, Reply, Terms, Transport, Trust, Undelivered, Unix, UnixServer,
+    Call, Caller, Fault, Payload, Reply, Terms, Transport, Trust, Undelivered, Unix, UnixServer,
 };
 
 const LIMIT: u64 = 64 << 20;
@@ -66,7 +66,8 @@ fn call_with(
 ) -> Result<Reply, Undelivered<'static>> {
     let since = Instant::now();
     let payload = Payload::One(Sealed::borrowed(bytes));
-    way.send(Call { target: ECHO, payload, since, deadline: since + time, depth: 0 })
+    let (deadline, caller, trace) = (since + time, Caller::Unnamed, Trace::default());
+    way.send(Call { target: ECHO, payload, since, deadline, depth: 0, caller, trace })
 }
 
 fn call(way: &Unix) -> Result<Reply, Undelivered<'static>> {
@@ -279,7 +280,7 @@ fn ends_in(script: impl FnOnce(UnixStream) + Send + 'static) -> Undelivered<'sta
 }
 
 fn lost(script: impl FnOnce(UnixStream) + Send + 'static, says: &str) {
-    let Undelivered { fault, payload } = ends_in(script);
+    let Undelivered { fault, payload, .. } = ends_in(script);
     assert!(matches!(fault, Fault::Lost { .. }), "{fault}");
     assert!(fault.to_string().contains(says), "{fault}");
     assert!(payload.is_none(), "it may have been delivered");

@@ -54,7 +54,7 @@ entyr = "a"
 module = "a.wasm"
 "#,
         r#"3:9: [workflow] names unknown function "aa" as `entry` (known functions: "a")
-4:1: [workflow] has no key "entyr"; did you mean `entry`? (known keys: name, entry)"#,
+4:1: [workflow] has no key "entyr"; did you mean `entry`? (known keys: name, entry, callers)"#,
     ),
     (
         r#"[workflow]
@@ -107,14 +107,29 @@ module = "a.wasm""#,
 module = "a.wasm"
 nxt = ["b"]
 retries = 3"#,
-        r#"6:1: function "a" has no key "nxt"; did you mean `next`? (known keys: module, next, calls, placement, memory, timeout, wasi)
-7:1: function "a" has no key "retries" (known keys: module, next, calls, placement, memory, timeout, wasi)"#,
+        r#"6:1: function "a" has no key "nxt"; did you mean `next`? (known keys: module, next, calls, placement, memory, timeout, idempotent, retries, wasi)
+7:1: function "a" has `retries`, with which a call may run twice; write idempotent = true if that does no harm"#,
+    ),
+    (
+        r#"[functions.a]
+module = "a.wasm"
+idempotent = "yes"
+retries = 11"#,
+        r#"6:14: function "a" has text as `idempotent`, which must be true or false; write idempotent = false
+7:11: function "a" has a `retries` out of range; write 0 to 10"#,
+    ),
+    (
+        r#"[functions.a]
+module = "a.wasm"
+idempotent = true
+retries = "2""#,
+        r#"7:11: function "a" has text as `retries`, which must be a number from 0 to 10; write retries = 2"#,
     ),
     (
         r#"[functions.a]
 modul = "a.wasm""#,
         r#"4:12: function "a" has no `module`; write module = "name.wasm"
-5:1: function "a" has no key "modul"; did you mean `module`? (known keys: module, next, calls, placement, memory, timeout, wasi)"#,
+5:1: function "a" has no key "modul"; did you mean `module`? (known keys: module, next, calls, placement, memory, timeout, idempotent, retries, wasi)"#,
     ),
     (
         r#"[functions.a.v2]
@@ -122,12 +137,12 @@ module = "a.wasm"
 [functions.a]
 module = "a.wasm"
 "#,
-        r#"4:14: function "a" has no key "v2"; for a function with a dot in its name write [functions."a.v2"] (known keys: module, next, calls, placement, memory, timeout, wasi)"#,
+        r#"4:14: function "a" has no key "v2"; for a function with a dot in its name write [functions."a.v2"] (known keys: module, next, calls, placement, memory, timeout, idempotent, retries, wasi)"#,
     ),
     (
         r#"[functions.a.v2]
 module = "a.wasm""#,
-        r#"4:14: function "a" has no key "v2"; for a function with a dot in its name write [functions."a.v2"] (known keys: module, next, calls, placement, memory, timeout, wasi)"#,
+        r#"4:14: function "a" has no key "v2"; for a function with a dot in its name write [functions."a.v2"] (known keys: module, next, calls, placement, memory, timeout, idempotent, retries, wasi)"#,
     ),
     // types
     (
@@ -138,7 +153,7 @@ next = "b"
 module = "b.wasm"
 "#,
         r#"5:10: function "a" has an integer as `module`, which must be text in quotes; write module = "name.wasm"
-6:8: function "a" has text as `next`, which must be a list of function names; write next = ["b"]"#,
+6:8: function "a" has text as `next`, which must be a list of names; write next = ["b"]"#,
     ),
     (
         r#"[functions.a]
@@ -148,8 +163,8 @@ calls = 1
 [functions.b]
 module = "b.wasm"
 "#,
-        r#"6:14: function "a" has an integer in `next`, which is a list of function names; write next = ["name"]
-7:9: function "a" has an integer as `calls`, which must be a list of function names; write calls = ["name"]"#,
+        r#"6:14: function "a" has an integer in `next`, which is a list of names; write next = ["name"]
+7:9: function "a" has an integer as `calls`, which must be a list of names; write calls = ["name"]"#,
     ),
     // names
     (

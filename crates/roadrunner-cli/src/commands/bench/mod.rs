@@ -2,20 +2,23 @@
 
 mod peers;
 
+use std::cell::OnceCell;
 use std::fmt::Write as _;
 use std::io;
 use std::net::TcpStream;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use roadrunner_bench as scenarios;
 use roadrunner_bench::{Baseline, Client, PAYLOAD_BYTES, Partners, ReadWrite, Stats};
-use roadrunner_runtime::{Config, Mode as HandedOver, Terms};
+use roadrunner_runtime::{Backing, Config, Mode as HandedOver, Remote, Terms};
+use roadrunner_transport::{Node, Tcp};
 use serde::Serialize;
 
-use crate::args::{Bench, EmptyCalls, FanOut, HandOver, Mode, Scenario, Transfer};
-use crate::crew::{Address, Load, Partner};
+use crate::args::{Bench, EmptyCalls, FanOut, HandOver, Method, Mode, Scenario, Transfer};
+use crate::crew::{Address, Hosts, Load, Partner};
 use crate::exit::{Exit, Failure};
 use crate::progress::Progress;
 use crate::{output, report};
@@ -34,6 +37,11 @@ pub(crate) fn run(options: &Bench) -> Result<Exit, Failure> {
 /// Each size is printed as soon as it is measured: a list of large ones takes long.
 fn transfer(options: &Transfer) -> Result<(), Failure> {
     options.size.iter().try_for_each(|size| within_limit(*size))?;
+    if let (Some(method), true) = (options.method.fixed(), options.mode == Mode::Network) {
+        method.is_available().map_err(|error| {
+            Failure::new(Exit::Host, format!("{method} is not available here: {error}"))
+        })?;
+    }
     let here = matches!(options.mode, Mode::Auto | Mode::User);
     let (title, note, to_row): (&[_], _, fn(&scenarios::Transfer) -> String) = if here {
         (&HERE, HERE_NOTE, row_here)
@@ -75,24 +83,46 @@ fn elsewhere(what: String, size: u64, options: &Transfer) -> Result<scenarios::T
             ["segment over a UNIX socket", "bytes over a UNIX socket"],
             Baseline::Stream(Box::new(connect_here(name).map_err(refused)?)),
         ),
-        Address::Node(address) => {
+        Address::Loopback(address) | Address::Node(_, address) => {
             let client = Client::new(connect_by_tcp(address).map_err(refused)?);
             (HandedOver::Network, ["send"; 2], Baseline::Http(client))
         }
     };
     let mut bare: Box<dyn ReadWrite> = match bare {
         Address::Process(name) => Box::new(connect_here(name).map_err(refused)?),
-        Address::Node(address) => Box::new(connect_by_tcp(address).map_err(refused)?),
+        Address::Loopback(address) | Address::Node(_, address) => {
+            Box::new(connect_by_tcp(address).map_err(refused)?)
+        }
     };
-    let way = |terms: &Terms| {
-        let way = ours.way(std::process::id(), terms);
-        way.unwrap_or_else(|_| unreachable!("the partner listens under this name"))
+    let tcp = OnceCell::new();
+    let way = |terms: &Terms| match (ours, options.method.fixed()) {
+        (Address::Loopback(address), method) => {
+            let way = match method {
+                Some(method) => Tcp::with_method(Node::on_loopback(address), terms.clone(), method),
+                None => Tcp::new(Node::on_loopback(address), terms.clone()),
+            };
+            Arc::clone(tcp.get_or_init(|| Arc::new(way))) as Remote
+        }
+        (address, _) => {
+            let way = address.way(std::process::id(), terms, &Hosts::none());
+            way.unwrap_or_else(|_| unreachable!("the partner listens under this name"))
+        }
     };
-    let partners = Partners { way: &way, methods, baseline, bare: &mut *bare, pids };
-    measure(what, |progress| {
+    let from_file = matches!(options.method, Method::Sendfile | Method::Splice);
+    let backing = match mode {
+        HandedOver::Kernel => Backing::Segment,
+        _ if from_file => Backing::Memfd,
+        _ => Backing::Private,
+    };
+    let partners = Partners { way: &way, backing, methods, baseline, bare: &mut *bare, pids };
+    let mut found = measure(what, |progress| {
         let config = Config::default();
         scenarios::transfer_elsewhere(&config, size, options.runs, mode, partners, progress)
-    })
+    })?;
+    if let Some(method) = tcp.get().and_then(|tcp| tcp.method()) {
+        found.ours.method = method.name();
+    }
+    Ok(found)
 }
 
 fn connect_here(name: &str) -> io::Result<UnixStream> {

@@ -30,7 +30,7 @@ mod measured {
     use super::super::{measure, print, ratio, row, time, within_limit};
     use super::{Exit, Failure, Peers};
     use crate::args::Mode;
-    use crate::crew::{Address, Load, Partner};
+    use crate::crew::{Address, Hosts, Load, Partner};
     use crate::{output, report};
 
     /// What iceoryx2 leaves behind where a process of it is killed goes with this value.
@@ -109,7 +109,7 @@ mod measured {
         };
         let others = [connect(asleep).map_err(refused)?, connect(spinning).map_err(refused)?];
         let way = |terms: &Terms| {
-            let way = ours.address.way(std::process::id(), terms);
+            let way = ours.address.way(std::process::id(), terms, &Hosts::none());
             way.unwrap_or_else(|_| unreachable!("the partner listens under this name"))
         };
         let what = format!("moving {}", report::bytes(size));

@@ -5,6 +5,7 @@ use std::{fs, io};
 
 use roadrunner_runtime::{BreakEven, Cache, Config, Runtime};
 use roadrunner_sys::{Memfd, Seals};
+use roadrunner_transport::{Figure, Speed};
 
 use super::{Check, Status};
 use crate::{output, report};
@@ -24,7 +25,7 @@ const THP: &str = "/sys/kernel/mm/transparent_hugepage";
 
 /// Looks at everything.
 pub(super) fn all() -> Vec<Check> {
-    vec![
+    let mut checks = vec![
         kernel(),
         page_moves(),
         sealed_files(),
@@ -43,7 +44,9 @@ pub(super) fn all() -> Vec<Check> {
         cache(),
         cores(),
         memory(),
-    ]
+    ];
+    checks.extend(roadrunner_transport::measure().iter().map(network));
+    checks
 }
 
 fn kernel() -> Check {
@@ -234,6 +237,40 @@ fn memory() -> Check {
         ),
         Err(error) => unknown("memory", &error),
     }
+}
+
+/// One way to send large payloads to other hosts. None of them is needed: what is best to a peer is
+/// measured on it.
+fn network(figure: &Figure) -> Check {
+    let (name, sendfile_does) = match figure.name {
+        "send" => ("network: send", false),
+        "sendfile" => ("network: sendfile", true),
+        "splice" => ("network: splice", true),
+        "zerocopy" => ("network: zerocopy", false),
+        "uring" => ("network: uring", false),
+        _ => ("network: vmsplice", false),
+    };
+    let speed = match &figure.speed {
+        Ok(speed) => speed,
+        Err(error) => {
+            let advice = "other ways are used instead; a seccomp filter, kernel.io_uring_disabled or an old kernel can be why";
+            let found = format!("not available: {error}");
+            return Check::new(name, found).unless(true, Status::Warn, advice);
+        }
+    };
+    let Speed { gib_per_second, sender_ns_per_byte, receiver_ns_per_byte, copied } = speed;
+    let mut found = format!(
+        "{gib_per_second:.1} GiB/s on loopback, {sender_ns_per_byte:.2} + {receiver_ns_per_byte:.2} ns of processor a byte"
+    );
+    found += match (figure.used, copied) {
+        (false, _) => {
+            "; never used: a peer on this host would read what the pages are used for next"
+        }
+        (true, true) => "; copied by the kernel there, not by a network card",
+        (true, false) if sendfile_does => "; for payloads in sealed memory files",
+        (true, false) => "",
+    };
+    Check::new(name, found)
 }
 
 fn read(path: &str) -> io::Result<String> {

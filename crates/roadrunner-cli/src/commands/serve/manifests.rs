@@ -14,6 +14,7 @@ use crate::commands::run::{self, Loaded};
 use crate::crew::Load;
 use crate::exit::{Exit, Failure};
 use crate::output;
+use crate::security::Security;
 use crate::watch::Files;
 
 /// How often files are looked at. A change is taken up when nothing has changed since the look
@@ -27,9 +28,19 @@ pub(super) type Served = Catalog<Loaded>;
 pub(super) struct Manifests {
     runtime: Runtime,
     catalog: Arc<Served>,
-    /// Whether results go to other processes of this host.
-    handed_out: bool,
+    how: How,
     all: Vec<Manifest>,
+}
+
+/// How manifests are loaded.
+#[derive(Clone, Debug)]
+pub(super) struct How {
+    /// Whether results go to other processes of this host.
+    pub(super) handed_out: bool,
+    /// The node whose part is served, if that is not the whole.
+    pub(super) part: Option<String>,
+    /// How other nodes are called.
+    pub(super) security: Security,
 }
 
 /// A manifest.
@@ -45,14 +56,10 @@ struct Manifest {
 
 impl Manifests {
     /// Loads workflows of different names.
-    pub(super) fn load(
-        runtime: &Runtime,
-        paths: &[PathBuf],
-        handed_out: bool,
-    ) -> Result<Self, Failure> {
+    pub(super) fn load(runtime: &Runtime, paths: &[PathBuf], how: How) -> Result<Self, Failure> {
         let (mut all, mut workflows) = (Vec::new(), Vec::new());
         for path in paths {
-            let (files, read) = read(path);
+            let (files, read) = how.read(path);
             let workflow = read?;
             let name = workflow.name().to_owned();
             workflows.push(workflow);
@@ -63,18 +70,24 @@ impl Manifests {
             let (one, other) = (paths[clash.of.0].display(), paths[clash.of.1].display());
             Failure::new(Exit::Workflow, format!("{one} and {other}: {clash}"))
         })?;
-        let compile =
-            |(workflow, path): (_, &PathBuf)| compile(runtime, workflow, path, handed_out);
+        let compile = |(workflow, path): (_, &PathBuf)| how.compile(runtime, workflow, path);
         let loaded: Result<Vec<_>, Failure> =
             workflows.into_iter().zip(paths).map(compile).collect();
         let catalog = Catalog::new(loaded?)
             .map_err(|clash| Failure::new(Exit::Workflow, clash.to_string()))?;
-        Ok(Self { runtime: runtime.clone(), catalog: Arc::new(catalog), handed_out, all })
+        Ok(Self { runtime: runtime.clone(), catalog: Arc::new(catalog), how, all })
     }
 
     /// The workflows' names.
     pub(super) fn say(&self) -> String {
         self.all.iter().map(|it| it.name.as_str()).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Where the first manifest says that a node is.
+    pub(super) fn address_of(&self, node: &str) -> Option<String> {
+        let loaded = self.catalog.first();
+        let nodes = loaded.exe.workflow().nodes();
+        nodes.iter().find(|it| it.name == node).map(|it| it.address.clone())
     }
 
     pub(super) fn catalog(&self) -> &Arc<Served> {
@@ -111,12 +124,12 @@ impl Manifests {
     /// leaves that there.
     fn load_again(&mut self, at: usize) {
         let manifest = &mut self.all[at];
-        let (files, read) = read(&manifest.path);
+        let (files, read) = self.how.read(&manifest.path);
         // A failed attempt is not repeated before something changes again.
         manifest.files = files;
         manifest.changing = None;
-        let loaded = read
-            .and_then(|workflow| compile(&self.runtime, workflow, &manifest.path, self.handed_out));
+        let loaded =
+            read.and_then(|workflow| self.how.compile(&self.runtime, workflow, &manifest.path));
         let path = manifest.path.display();
         let replaced = loaded.and_then(|loaded| {
             self.catalog
@@ -132,24 +145,35 @@ impl Manifests {
     }
 }
 
-/// Reads a manifest, and what the files are that it names.
-fn read(path: &Path) -> (Files, Result<Workflow, Failure>) {
-    let files = RefCell::new(Files::default());
-    let look = |path: &Path| -> Found { files.borrow_mut().note(path) };
-    let read = Workflow::load_looking(path, &look);
-    (files.into_inner(), read.map_err(Failure::from))
-}
-
-fn compile(
-    runtime: &Runtime,
-    mut workflow: Workflow,
-    path: &Path,
-    handed_out: bool,
-) -> Result<Loaded, Failure> {
-    if handed_out {
-        workflow.hand_result_out();
+impl How {
+    /// Reads a manifest, and what the files are that it names.
+    fn read(&self, path: &Path) -> (Files, Result<Workflow, Failure>) {
+        let files = RefCell::new(Files::default());
+        let look = |path: &Path| -> Found { files.borrow_mut().note(path) };
+        let read = Workflow::load_looking(path, &look).map_err(Failure::from);
+        (files.into_inner(), read.and_then(|workflow| self.part_of(workflow, path)))
     }
-    let manifest = Load::Manifest(path.to_owned());
-    let file = |path: &Path| ModuleSource::File(path.to_owned());
-    run::load(runtime, workflow, Mode::Auto, &manifest, &file)
+
+    fn part_of(&self, mut workflow: Workflow, path: &Path) -> Result<Workflow, Failure> {
+        if let Some(node) = &self.part {
+            workflow.serve_as(node).map_err(|error| {
+                Failure::new(Exit::Workflow, format!("{}: {error}", path.display()))
+            })?;
+        }
+        Ok(workflow)
+    }
+
+    fn compile(
+        &self,
+        runtime: &Runtime,
+        mut workflow: Workflow,
+        path: &Path,
+    ) -> Result<Loaded, Failure> {
+        if self.handed_out {
+            workflow.hand_result_out();
+        }
+        let manifest = Load::Manifest(path.to_owned(), self.security.clone());
+        let file = |path: &Path| ModuleSource::File(path.to_owned());
+        run::load(runtime, workflow, Mode::Auto, &manifest, &file)
+    }
 }

@@ -11,7 +11,7 @@ mod http;
 mod manifests;
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
@@ -19,33 +19,40 @@ use std::thread;
 use std::time::Duration;
 
 use roadrunner_runtime::{Config, Runtime, Terms};
-use roadrunner_transport::{TcpServer, UnixServer};
+use roadrunner_transport::{Protection, TcpServer, UnixServer};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use self::http::Http;
-use self::manifests::{Manifests, Served};
+use self::manifests::{How, Manifests, Served};
 use crate::args::Serve;
 use crate::exit::{Exit, Failure};
 use crate::node::{self, Folder};
 use crate::output;
 
 pub(crate) fn run(options: &Serve) -> Result<Exit, Failure> {
-    let elsewhere = options.node.is_some() || options.http.is_some();
+    let elsewhere = options.node.is_some() || options.http.is_some() || options.part.is_some();
+    options.security.warn();
+    let protection = options.security.protection()?;
     let socket = match &options.socket {
         Some(path) => Some(path.clone()),
         None if elsewhere => None,
         None => Some(node::usual_socket(Folder::Make)?),
     };
     let runtime = Runtime::new(Config::default())?;
-    let manifests = Manifests::load(&runtime, &options.workflows, socket.is_some())?;
+    let (part, security) = (options.part.clone(), options.security.clone());
+    let how = How { handed_out: socket.is_some(), part, security };
+    let manifests = Manifests::load(&runtime, &options.workflows, how)?;
+    let from_manifest = || options.part.as_ref().and_then(|node| manifests.address_of(node));
+    let node = options.node.clone().or_else(from_manifest);
     let catalog = Arc::clone(manifests.catalog());
     // Payloads on their way in belong to none of the workflows: whoever lands them gets pages with the
     // payload and zeros. An app without functions is a trust domain of its own.
     let nobody = runtime.load(Vec::new()).map_err(|(_, error)| error)?;
     let (events, told) = channel();
     listen_to_signals(events.clone()).map_err(no_thread)?;
-    let mut fronts = Fronts::open(socket.as_deref(), options, &catalog, &nobody.terms())?;
+    let places = Places { socket: socket.as_deref(), node: node.as_deref(), http: options.http };
+    let mut fronts = places.open((&catalog, &nobody.terms()), protection, options.grace)?;
     let (what, places, process) = (manifests.say(), fronts.say(), std::process::id());
     output::note(&format!("roadrunner: process {process} serves {what} at {places}\n"));
 
@@ -124,28 +131,42 @@ struct Fronts {
     http: Option<Http>,
 }
 
-impl Fronts {
+/// Where calls come in.
+struct Places<'p> {
+    socket: Option<&'p Path>,
+    node: Option<&'p str>,
+    http: Option<SocketAddr>,
+}
+
+impl Places<'_> {
     fn open(
-        socket: Option<&Path>,
-        options: &Serve,
-        catalog: &Arc<Served>,
-        terms: &Terms,
-    ) -> Result<Self, Failure> {
-        let unix = socket.map(|path| {
+        self,
+        (catalog, terms): (&Arc<Served>, &Terms),
+        protection: Protection,
+        grace: Duration,
+    ) -> Result<Fronts, Failure> {
+        let unix = self.socket.map(|path| {
             let bound = UnixServer::bind(path, catalog.clone(), terms.clone());
             let bound = bound.map(|server| (server, path.to_owned()));
             bound.map_err(|error| refused(&path.display().to_string(), &error))
         });
-        let tcp = options.node.as_ref().map(|address| {
-            listen_on(address, catalog, terms).map_err(|error| refused(address, &error))
+        let tcp = self.node.map(|address| {
+            let listening = TcpListener::bind(address).and_then(|listener| {
+                let address = listener.local_addr()?.to_string();
+                let (inbox, terms) = (catalog.clone(), terms.clone());
+                Ok((TcpServer::on(listener, protection, inbox, terms)?, address))
+            });
+            listening.map_err(|error| refused(address, &error))
         });
-        let http = options.http.map(|address| {
-            let http = Http::open(address, catalog, options.grace);
+        let http = self.http.map(|address| {
+            let http = Http::open(address, catalog, grace);
             http.map_err(|error| refused(&format!("http://{address}"), &error))
         });
-        Ok(Self { unix: unix.transpose()?, tcp: tcp.transpose()?, http: http.transpose()? })
+        Ok(Fronts { unix: unix.transpose()?, tcp: tcp.transpose()?, http: http.transpose()? })
     }
+}
 
+impl Fronts {
     /// Where they are.
     fn say(&self) -> String {
         let unix = self.unix.as_ref().map(|(_, path)| path.display().to_string());
@@ -171,16 +192,6 @@ impl Fronts {
             http.map(|http| scope.spawn(move || http.stop()));
         });
     }
-}
-
-fn listen_on(
-    address: &str,
-    catalog: &Arc<Served>,
-    terms: &Terms,
-) -> io::Result<(TcpServer, String)> {
-    let listener = TcpListener::bind(address)?;
-    let address = listener.local_addr()?.to_string();
-    Ok((TcpServer::on(listener, catalog.clone(), terms.clone())?, address))
 }
 
 fn refused(place: &str, error: &io::Error) -> Failure {
