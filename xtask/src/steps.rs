@@ -13,6 +13,9 @@ use crate::tools;
 /// Manifests of the workspaces that are not members of the main one: they are built for other targets or with other flags.
 const OTHER_WORKSPACES: [&str; 2] = ["guests/Cargo.toml", "fuzz/Cargo.toml"];
 
+/// The optional parts are checked and tested with everything else: one set of features is one build of the dependencies.
+const FEATURES: &str = "--features=peers";
+
 /// What Miri interprets: the code that makes no system call, so of the workflows what does not run them, and of the
 /// buffers the modules that only compute. `cargo test` arguments, one row per run.
 const MIRI_RUNS: [&[&str]; 3] = [
@@ -58,7 +61,7 @@ pub(crate) fn fmt(workspace: &Workspace) -> Result<Outcome> {
 pub(crate) fn clippy(workspace: &Workspace) -> Result<Outcome> {
     let lint = ["clippy", "--workspace", "--all-targets", "--locked"];
     let deny_warnings = ["--", "-D", "warnings"];
-    workspace.cargo(&lint).args(deny_warnings).run()?;
+    workspace.cargo(&lint).args([FEATURES]).args(deny_warnings).run()?;
     in_guests(workspace, &lint).args(deny_warnings).run()?;
     Ok(Outcome::Passed)
 }
@@ -94,7 +97,7 @@ pub(crate) fn guests(workspace: &Workspace) -> Result<Outcome> {
 pub(crate) fn tests(workspace: &Workspace) -> Result<Outcome> {
     let test = ["nextest", "run", "--workspace", "--locked"];
     in_guests(workspace, &test).run()?;
-    workspace.cargo(&test).run()?;
+    workspace.cargo(&test).args([FEATURES]).run()?;
     Ok(Outcome::Passed)
 }
 
@@ -106,12 +109,12 @@ fn in_guests(workspace: &Workspace, args: &[&str]) -> Shell {
 }
 
 pub(crate) fn doc_tests(workspace: &Workspace) -> Result<Outcome> {
-    workspace.cargo(&["test", "--doc", "--workspace", "--locked"]).run()?;
+    workspace.cargo(&["test", "--doc", "--workspace", "--locked", FEATURES]).run()?;
     Ok(Outcome::Passed)
 }
 
 pub(crate) fn docs(workspace: &Workspace) -> Result<Outcome> {
-    let doc = workspace.cargo(&["doc", "--no-deps", "--workspace", "--locked"]);
+    let doc = workspace.cargo(&["doc", "--no-deps", "--workspace", "--locked", FEATURES]);
     doc.env("RUSTDOCFLAGS", "-D warnings").run()?;
     Ok(Outcome::Passed)
 }

@@ -8,6 +8,8 @@ mod fanout;
 mod handover;
 mod http;
 mod invoke;
+#[cfg(feature = "peers")]
+mod peers;
 mod plain;
 mod stats;
 mod transfer;
@@ -21,11 +23,16 @@ use roadrunner_runtime::{
     Runtime, Sealed, Terms,
 };
 
-pub use elsewhere::{Peer, ReadWrite, consumer, stream_in, transfer_elsewhere};
+pub use elsewhere::{
+    Baseline, Client, Figures, Partners, ReadWrite, bare_in, consumer, http_in, stream_in,
+    transfer_elsewhere,
+};
 pub use fanout::{FanOut, fanout};
 pub use handover::{HandOver, handover};
 pub use http::{Endpoint, Http, Load, Ratio, Served, http};
 pub use invoke::{Invoke, invoke};
+#[cfg(feature = "peers")]
+pub use peers::{Other, Peers, Place, Waiting, iceoryx2_in, peers};
 pub use plain::serve_plain;
 pub use stats::Stats;
 pub use transfer::{Native, Side, Transfer, transfer};
@@ -59,6 +66,13 @@ pub enum BenchError {
     /// An HTTP server did not answer as it should.
     #[error("an HTTP request went wrong: {0}")]
     Http(std::io::Error),
+    /// The kernel doesn't say how much processor time another process has used.
+    #[error("can't read the processor time of another process: {0}")]
+    Processor(std::io::Error),
+    /// What Roadrunner is compared with failed.
+    #[cfg(feature = "peers")]
+    #[error("iceoryx2: {0}")]
+    Iceoryx2(String),
 }
 
 /// Told how many of how many rounds are done.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use roadrunner_runtime::{App, Backing, BreakEven, Config, Payload, Ready, Reply, Sealed};
 use serde::Serialize;
 
-use crate::{BenchError, Progress, Stats, check, guests, produce, unreadable};
+use crate::{BenchError, Figures, Progress, Stats, check, guests, produce, unreadable};
 
 /// Rounds before the first that counts: they fault pages in and warm caches for all three.
 pub(crate) const WARM_UP: u32 = 3;
@@ -26,17 +26,15 @@ pub struct Transfer {
     #[serde(flatten)]
     pub ours: Side,
     /// The paper's way: out of the producer's linear memory into a host buffer, which is kept warm,
-    /// and from there into the consumer's; with a socket before the buffer for a peer elsewhere.
+    /// and from there into the consumer's; with a socket before the buffer for a peer in another
+    /// process. For a peer on another host an HTTP POST from one such buffer into another.
     pub baseline: Side,
     /// Two native functions on one warm buffer, where the peer is in the same process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub native: Option<Native>,
-    /// Where the peer is in another process or host: from the call until the answer is here.
+    /// There also: the same bytes over a bare socket.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub round_trip_us: Option<Stats>,
-    /// The same bytes there over a bare socket, and a few back, without any function.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub bare_round_trip_us: Option<Stats>,
+    pub bare: Option<Figures>,
 }
 
 /// What one way cost.
@@ -55,6 +53,16 @@ pub struct Side {
     pub copied_bytes: u64,
     /// Most payload bytes that a hand-over moved.
     pub moved_bytes: u64,
+    /// For a peer elsewhere: from the producer's end until the consumer's answer is here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub round_trip_us: Option<Stats>,
+    /// For a peer elsewhere: bytes of the payload by the median of `handover_us`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub throughput_bytes_per_s: Option<f64>,
+    /// For a peer elsewhere: processor time of both processes, user's and system's, for a byte of payload.
+    /// Producer, consumer, sandboxes and the kernel's work on the sockets are part of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_ns_per_byte: Option<f64>,
 }
 
 /// What two native functions cost.
@@ -66,6 +74,8 @@ pub struct Native {
 
 #[derive(Default)]
 pub(crate) struct Times {
+    /// From the producer's end until the consumer's answer is here; for peers elsewhere only.
+    pub(crate) round_trip: Vec<Duration>,
     pub(crate) handover: Vec<Duration>,
     pub(crate) end_to_end: Vec<Duration>,
     pub(crate) teardown: Vec<Duration>,
@@ -82,6 +92,9 @@ impl Times {
             teardown_us: Stats::of(&mut self.teardown),
             copied_bytes: self.copied,
             moved_bytes: self.moved,
+            round_trip_us: None,
+            throughput_bytes_per_s: None,
+            cpu_ns_per_byte: None,
         }
     }
 }
@@ -121,8 +134,7 @@ pub fn transfer(
         ours: ours.side(method),
         baseline: baseline.side("copy through a host buffer"),
         native: Some(Native { end_to_end_us: Stats::of(&mut natives) }),
-        round_trip_us: None,
-        bare_round_trip_us: None,
+        bare: None,
     })
 }
 

@@ -251,6 +251,7 @@ pub(crate) enum Scenario {
     Fanout(FanOut),
     Handover(HandOver),
     Http(Http),
+    Peers(Peers),
 }
 
 /// One payload from a function to the next, beside copying it and beside native code.
@@ -258,6 +259,10 @@ pub(crate) enum Scenario {
 /// The producer writes every byte and the consumer reads every byte, three ways in turn: Roadrunner's; copying
 /// out of the producer's memory into a buffer of the host and from there into the consumer's; and two native
 /// functions that pass a pointer.
+///
+/// With --mode kernel and network the consumer is in another process. Copying goes through a UNIX socket there, or
+/// by an HTTP POST. A third way, "bare", is a send and recv loop over a socket to a native function. Each way has a
+/// process of its own, and CPU is the processor time of both ends, functions included.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -265,7 +270,8 @@ Examples:
   roadrunner bench transfer --size 1MiB --runs 100
   roadrunner bench transfer --size 1B,4KiB,1MiB,100MiB
   roadrunner bench transfer --mode network --method sendfile --size 10MiB
-  roadrunner bench transfer --mode user --size 100MiB --runs 30 --json | jq .handover_us.p50")]
+  roadrunner bench transfer --mode user --size 100MiB --runs 30 --json | jq .handover_us.p50
+  roadrunner bench transfer --mode network --size 100MiB --json | jq '.cpu_ns_per_byte, .bare.throughput_bytes_per_s'")]
 pub(crate) struct Transfer {
     /// How the payload travels.
     #[arg(long, value_enum, default_value_t = Mode::User)]
@@ -362,6 +368,29 @@ pub(crate) struct Http {
     #[arg(long, value_name = "TIME", value_parser = round, default_value = "500ms")]
     pub(crate) time: Duration,
     /// Print one JSON object for each size and number of connections, on a line of its own.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// One payload from process to process, beside iceoryx2 (https://iceoryx.io), whoever wins.
+///
+/// Both do the same job, in turns: the producer writes every byte, the payload is handed over, the consumer reads
+/// every byte. Roadrunner's functions are in sandboxes; iceoryx2's are native and share memory, once with events to wake the
+/// other end and once spinning. Only builds with the feature `peers` have iceoryx2.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  roadrunner bench peers    # of a build with `cargo build --release --features peers`
+  roadrunner bench peers --size 1KiB,1MiB --runs 300 --json | jq '.roadrunner.handover_us.p50, .iceoryx2.handover_us.p50'")]
+#[cfg_attr(not(feature = "peers"), allow(dead_code, reason = "checked all the same"))]
+pub(crate) struct Peers {
+    /// Length of the payload, such as 100MiB, or several with commas; rounded up to whole words of 8 bytes for iceoryx2.
+    #[arg(long, value_name = "SIZE", value_delimiter = ',', value_parser = size, default_value = "1KiB,64KiB,1MiB,10MiB,100MiB")]
+    pub(crate) size: Vec<u64>,
+    /// Runs of each way that count.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..=1_000_000), default_value_t = 30)]
+    pub(crate) runs: u32,
+    /// Print one JSON object for each size, on a line of its own.
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -472,8 +501,13 @@ pub(crate) enum WorkerLoad {
     Demo,
     /// The functions of the benchmarks.
     Bench,
-    /// The copying way that benchmarks compare with.
-    Stream,
+    /// The way that benchmarks show as the baseline.
+    Baseline,
+    /// A bare socket, which benchmarks compare with too.
+    Bare,
+    /// iceoryx2, which they also do.
+    #[cfg(feature = "peers")]
+    Iceoryx2,
     /// The HTTP gateway with a function that gives its payload back.
     Gateway,
     /// The plain HTTP server that benchmarks compare with.

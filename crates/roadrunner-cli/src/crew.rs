@@ -16,6 +16,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+#[cfg(feature = "peers")]
+use std::time::{Duration, Instant};
 
 use roadrunner_runtime::{Remote, Terms, Trust};
 use roadrunner_transport::{Node, Protection, Tcp, Unix, UnixServer};
@@ -138,8 +140,13 @@ pub(crate) enum Load {
     Demo,
     /// The functions of the benchmarks.
     Bench,
-    /// The copying way that benchmarks compare with.
-    Stream,
+    /// The way that benchmarks show as the baseline.
+    Baseline,
+    /// A bare socket, which benchmarks compare with too.
+    Bare,
+    /// iceoryx2, which they also do.
+    #[cfg(feature = "peers")]
+    Iceoryx2,
     /// The HTTP gateway with a function that gives its payload back.
     Gateway,
     /// The plain HTTP server that benchmarks compare with.
@@ -187,11 +194,15 @@ impl Drop for Member {
     }
 }
 
+/// Time that a process has to put its things away.
+#[cfg(feature = "peers")]
+const PARTING: Duration = Duration::from_secs(5);
+
 /// One process for a benchmark, and where it listens.
 #[derive(Debug)]
 pub(crate) struct Partner {
     pub(crate) address: Address,
-    _member: Member,
+    member: Member,
 }
 
 impl Partner {
@@ -206,7 +217,21 @@ impl Partner {
             Failure::new(Exit::Host, format!("can't start another process: {error}"))
         })?;
         member.wait_until_ready()?;
-        Ok(Self { address, _member: member })
+        Ok(Self { address, member })
+    }
+
+    /// Waits for its own end, for a while; then it is ended.
+    #[cfg(feature = "peers")]
+    pub(crate) fn end(mut self) {
+        let until = Instant::now() + PARTING;
+        while Instant::now() < until && !matches!(self.member.child.try_wait(), Ok(Some(_))) {
+            std::thread::sleep(PARTING / 500);
+        }
+    }
+
+    /// The number of the process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.member.child.id()
     }
 }
 
@@ -339,7 +364,10 @@ fn spawn(
         Load::Manifest(..) => "manifest",
         Load::Demo => "demo",
         Load::Bench => "bench",
-        Load::Stream => "stream",
+        Load::Baseline => "baseline",
+        Load::Bare => "bare",
+        #[cfg(feature = "peers")]
+        Load::Iceoryx2 => "iceoryx2",
         Load::Gateway => "gateway",
         Load::Plain => "plain",
     });

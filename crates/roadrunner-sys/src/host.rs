@@ -63,13 +63,36 @@ pub fn thread_cpu_time() -> Duration {
     clock(libc::CLOCK_THREAD_CPUTIME_ID)
 }
 
+/// Processor time that a process has used, user's and system's, all its threads together, also those
+/// that have ended.
+///
+/// # Errors
+/// When there is no such process.
+pub fn cpu_time_of(pid: u32) -> io::Result<Duration> {
+    let pid = libc::pid_t::try_from(pid).map_err(io::Error::other)?;
+    let mut clock = 0;
+    // SAFETY: R3, the C library writes to a local.
+    match unsafe { libc::clock_getcpuclockid(pid, &raw mut clock) } {
+        0 => read(clock),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
+/// A clock of this process, which is always there.
 fn clock(clock: libc::clockid_t) -> Duration {
+    let time = read(clock);
+    debug_assert!(time.is_ok(), "Linux always has these clocks");
+    time.unwrap_or_default()
+}
+
+fn read(clock: libc::clockid_t) -> io::Result<Duration> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: R3, the kernel writes to a local.
-    let failed = unsafe { libc::clock_gettime(clock, &raw mut time) };
-    debug_assert_eq!(failed, 0, "Linux always has these clocks");
+    if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
     let seconds = Duration::from_secs(time.tv_sec.try_into().unwrap_or(0));
-    seconds + Duration::from_nanos(time.tv_nsec.try_into().unwrap_or(0))
+    Ok(seconds + Duration::from_nanos(time.tv_nsec.try_into().unwrap_or(0)))
 }
 
 /// Has the kernel end this process when its parent ends. `false` when that has happened already.
@@ -117,5 +140,22 @@ mod tests {
         assert!(has_ended(process.as_fd(), Duration::from_secs(20)), "nobody waited for it yet");
         child.wait().unwrap();
         assert!(has_ended(process.as_fd(), Duration::ZERO));
+    }
+
+    #[test]
+    fn the_time_of_processes_is_read_by_their_numbers() {
+        let own = cpu_time();
+        let again = cpu_time_of(std::process::id()).unwrap();
+        assert!(again >= own, "{again:?} < {own:?}: it is the same clock");
+        // Works until it is ended.
+        let mut sh = Command::new("sh");
+        let mut busy = sh.args(["-c", "while :; do :; done"]).stdin(Stdio::null()).spawn().unwrap();
+        let before = cpu_time_of(busy.id()).unwrap();
+        while cpu_time_of(busy.id()).unwrap() < before + Duration::from_millis(5) {
+            std::thread::yield_now();
+        }
+        busy.kill().unwrap();
+        busy.wait().unwrap();
+        assert!(cpu_time_of(busy.id()).is_err(), "nobody has this number any more");
     }
 }

@@ -31,8 +31,8 @@ mod zerocopy;
 pub use closer::close_aside;
 pub use connect::connect_unix;
 pub use host::{
-    available_memory, cpu_time, end_with_parent, has_ended, map_count, max_map_count, page_size,
-    parent_of, thread_cpu_time,
+    available_memory, cpu_time, cpu_time_of, end_with_parent, has_ended, map_count, max_map_count,
+    page_size, parent_of, thread_cpu_time,
 };
 pub use mapping::{
     Advice, advise, discard_pages, is_mapped, is_modified, is_whole_file, map_plain,

@@ -2,7 +2,7 @@
 //! hosts have in common. Every read and write ends by a time.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,6 +21,10 @@ use crate::{Caller, Terms, Trace, Trust};
 /// Bytes of a payload that are received at a time: fewer cost calls, more would count long before
 /// they have come.
 const STEP: usize = 1 << 20;
+
+/// Longest rest of a frame in bytes that is received in one piece and copied out of it: a page or two cost
+/// less to copy than another call of the kernel.
+const SHORT: usize = 8 << 10;
 
 /// A connected stream that never blocks: bytes in order, and descriptors with them where the peer is
 /// on this host.
@@ -63,7 +67,7 @@ pub(crate) trait Link: Send {
     /// Waits until it is ready; `false` where that takes longer.
     fn wait(&mut self, ready: Ready, wait: Duration) -> io::Result<bool>;
 
-    /// Whether the peer has neither closed nor said anything.
+    /// Whether the peer has neither closed nor said anything, where a write would not find that out.
     fn is_quiet(&self) -> bool;
 
     /// What sends large payloads, where that is something better than `write`.
@@ -310,6 +314,10 @@ pub(crate) fn receive_header(
 ) -> Result<([u8; HEADER_BYTES], Descriptors, Instant), LinkError> {
     let mut bytes = [0; HEADER_BYTES];
     let mut fds = Vec::new();
+    // Nothing is there yet, most likely: a read would say no more than that.
+    if !link.wait(Ready::Read, idle.saturating_duration_since(Instant::now()))? {
+        return Err(io::Error::from(io::ErrorKind::TimedOut).into());
+    }
     let filled = ready(link, Ready::Read, idle, |link| link.read_first(&mut bytes, &mut fds))?;
     let fds = Descriptors(fds.into());
     if filled == 0 {
@@ -322,8 +330,8 @@ pub(crate) fn receive_header(
 
 /// Receives what follows a header. Nothing of it counts before all of it is there: neither the leases
 /// that come with it nor those that come back.
-pub(crate) fn receive_rest(
-    link: &mut impl Link,
+pub(crate) fn receive_rest<L: Link>(
+    link: &mut L,
     header: &Header,
     mut fds: Descriptors,
     (since, until): (Instant, Instant),
@@ -334,8 +342,11 @@ pub(crate) fn receive_rest(
         let what = format!("{} descriptors came, not {}", fds.0.len(), header.descriptors);
         return Err(FrameError::Meta(what).into());
     }
+    let checksum_len = if header.inline_checksum { INLINE_CHECKSUM_BYTES as u64 } else { 0 };
+    let len = u64::from(header.meta_len) + header.inline_len.saturating_add(checksum_len);
+    let mut body = Body::receive(link, len, until)?;
     let mut meta = vec![0; header.meta_len as usize];
-    read_all(link, &mut meta, until)?;
+    body.read_all(&mut meta)?;
     let meta = Meta::decode(header, &meta, terms.payload_limit)?;
     let mut share = Share { budget, taken: 0 };
     let mut checksum = header.inline_checksum.then(InlineChecksum::default);
@@ -347,12 +358,12 @@ pub(crate) fn receive_rest(
                 checksum.update(bytes);
             }
         };
-        let received = receive_inline(link, len, until, &terms.home, &mut seen, &mut share)?;
+        let received = receive_inline(&mut body, len, &terms.home, &mut seen, &mut share)?;
         inline.push_back(received);
     }
     if let Some(checksum) = checksum {
         let mut found = [0; INLINE_CHECKSUM_BYTES];
-        read_all(link, &mut found, until)?;
+        body.read_all(&mut found)?;
         checksum.verify(found)?;
     }
     let mut parts = Vec::with_capacity(meta.parts().len());
@@ -386,11 +397,37 @@ fn adopt(fd: OwnedFd, part: Part, terms: &Terms) -> Result<Sealed<'static>, Link
     }
 }
 
-/// Receives a payload straight into the pages that will be its consumer's.
-fn receive_inline(
-    link: &mut impl Link,
-    len: usize,
+/// What follows a header, until a time.
+struct Body<'l, L> {
+    link: &'l mut L,
     until: Instant,
+    /// All of it, where it is short, and how much has been read.
+    short: Option<io::Cursor<Vec<u8>>>,
+}
+
+impl<'l, L: Link> Body<'l, L> {
+    fn receive(link: &'l mut L, len: u64, until: Instant) -> io::Result<Self> {
+        let mut short = None;
+        if let Some(len) = usize::try_from(len).ok().filter(|len| *len <= SHORT) {
+            let mut bytes = vec![0; len];
+            read_all(link, &mut bytes, until)?;
+            short = Some(io::Cursor::new(bytes));
+        }
+        Ok(Self { link, until, short })
+    }
+
+    fn read_all(&mut self, into: &mut [u8]) -> io::Result<()> {
+        match &mut self.short {
+            Some(short) => short.read_exact(into),
+            None => read_all(self.link, into, self.until),
+        }
+    }
+}
+
+/// Receives a payload straight into the pages that will be its consumer's.
+fn receive_inline<L: Link>(
+    body: &mut Body<'_, L>,
+    len: usize,
     home: &Home,
     seen: &mut dyn FnMut(&[u8]),
     share: &mut Share<'_>,
@@ -400,7 +437,7 @@ fn receive_inline(
         let mut receive = || {
             for step in place.chunks_mut(STEP) {
                 share.take(step.len())?;
-                read_all(link, step, until)?;
+                body.read_all(step)?;
                 seen(step);
             }
             Ok(())
@@ -445,6 +482,80 @@ fn ready<L: Link, T>(
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() || !link.wait(what, left)? {
             return Err(io::ErrorKind::TimedOut.into());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::EchoInbox;
+    use crate::frame::{CallMeta, Trace};
+    use std::os::unix::net::UnixStream;
+
+    /// Counts the calls of the kernel that a frame takes.
+    struct Counting(Arc<UnixStream>, usize);
+
+    impl Link for Counting {
+        fn passes_descriptors(&self) -> bool {
+            false
+        }
+        fn write(&mut self, parts: &[IoSlice<'_>], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
+            self.1 += 1;
+            self.0.write(parts, fds)
+        }
+        fn read_first(&mut self, into: &mut [u8], fds: &mut Vec<OwnedFd>) -> io::Result<usize> {
+            self.1 += 1;
+            self.0.read_first(into, fds)
+        }
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            self.1 += 1;
+            self.0.read(into)
+        }
+        fn peer(&self) -> u32 {
+            0
+        }
+        fn wait(&mut self, ready: Ready, wait: Duration) -> io::Result<bool> {
+            self.1 += 1;
+            self.0.wait(ready, wait)
+        }
+        fn is_quiet(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn a_small_call_takes_one_write_one_wait_and_two_reads() {
+        let home = EchoInbox::default().home().clone();
+        let terms = Terms { home, payload_limit: 1 << 20, trust: Trust::None };
+        let [mut here, mut there] =
+            <[UnixStream; 2]>::from(UnixStream::pair().unwrap()).map(|end| {
+                end.set_nonblocking(true).unwrap();
+                Counting(Arc::new(end), 0)
+            });
+        let until = Instant::now() + Duration::from_secs(60);
+        // The second one's rest is too long to be received in one piece.
+        for (len, calls) in [(1000, 3), (SHORT, 4)] {
+            let payload: Vec<u8> = (0..=250).cycle().take(len).collect();
+            let parts = [Sealed::borrowed(&payload)];
+            let meta = Meta::Call(CallMeta {
+                function: "resize".into(),
+                time_left_us: 1,
+                depth: 0,
+                many: false,
+                parts: parts_of(&here, &parts),
+                released: Vec::new(),
+            });
+            let head = meta.encode(1, Trace::default(), false).unwrap();
+            (here.1, there.1) = (0, 0);
+            send(&mut here, &head, &parts, until, &terms).unwrap();
+            let (bytes, fds, since) = receive_header(&mut there, until, |_| until).unwrap();
+            let header = Header::decode(&bytes, 1 << 20).unwrap();
+            let budget = Budget::new(u64::MAX);
+            let times = (since, until);
+            let received = receive_rest(&mut there, &header, fds, times, &terms, &budget).unwrap();
+            assert_eq!((here.1, there.1), (1, calls));
+            assert_eq!(received.parts[0].bytes().unwrap(), payload);
         }
     }
 }

@@ -120,7 +120,8 @@ impl Link for Arc<UnixStream> {
     }
 
     fn is_quiet(&self) -> bool {
-        sys::is_quiet(self.as_fd())
+        // A write to a socket that is closed fails at once, before anything of it is sent.
+        true
     }
 }
 

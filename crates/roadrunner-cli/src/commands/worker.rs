@@ -28,7 +28,10 @@ pub(crate) fn run(options: &Worker) -> Result<Exit, Failure> {
     let app = match options.load {
         WorkerLoad::Manifest | WorkerLoad::Demo => Arc::clone(workflow(options)?.app()),
         WorkerLoad::Bench => scenarios::consumer(&Config::default())?,
-        WorkerLoad::Stream => return stream(socket, options.mode),
+        WorkerLoad::Baseline => return compared(socket, options.mode, Compared::Baseline),
+        #[cfg(feature = "peers")]
+        WorkerLoad::Iceoryx2 => return iceoryx2(socket),
+        WorkerLoad::Bare => return compared(socket, options.mode, Compared::Bare),
         WorkerLoad::Gateway => return http::serve_echo(socket.into(), say_ready),
         WorkerLoad::Plain => {
             scenarios::serve_plain(socket.into(), say_ready).map_err(refused)?;
@@ -90,22 +93,40 @@ fn serve(app: &Arc<App>, socket: OwnedFd, options: &Worker) -> io::Result<Exit> 
     }
 }
 
-/// Takes payloads in by the copying way, from one connection.
-fn stream(socket: OwnedFd, mode: Mode) -> Result<Exit, Failure> {
+/// What a benchmark compares with.
+enum Compared {
+    Baseline,
+    Bare,
+}
+
+/// Takes payloads in over one connection, by a way that a benchmark compares with.
+fn compared(socket: OwnedFd, mode: Mode, way: Compared) -> Result<Exit, Failure> {
     let refused = |error: io::Error| Failure::new(Exit::Host, format!("can't listen: {error}"));
     say_ready().map_err(refused)?;
     let config = Config::default();
-    match mode {
-        Mode::Network => {
-            let (stream, _) = TcpListener::from(socket).accept().map_err(refused)?;
-            stream.set_nodelay(true).map_err(refused)?;
-            scenarios::stream_in(stream, &config)?;
+    if mode == Mode::Network {
+        let (stream, _) = TcpListener::from(socket).accept().map_err(refused)?;
+        stream.set_nodelay(true).map_err(refused)?;
+        match way {
+            Compared::Baseline => scenarios::http_in(stream, &config)?,
+            Compared::Bare => scenarios::bare_in(stream)?,
         }
-        _ => {
-            let (stream, _) = UnixListener::from(socket).accept().map_err(refused)?;
-            scenarios::stream_in(stream, &config)?;
+    } else {
+        let (stream, _) = UnixListener::from(socket).accept().map_err(refused)?;
+        match way {
+            Compared::Baseline => scenarios::stream_in(stream, &config)?,
+            Compared::Bare => scenarios::bare_in(stream)?,
         }
     }
+    Ok(Exit::Success)
+}
+
+#[cfg(feature = "peers")]
+fn iceoryx2(socket: OwnedFd) -> Result<Exit, Failure> {
+    let refused = |error: io::Error| Failure::new(Exit::Host, format!("can't listen: {error}"));
+    say_ready().map_err(refused)?;
+    let (control, _) = UnixListener::from(socket).accept().map_err(refused)?;
+    scenarios::iceoryx2_in(control)?;
     Ok(Exit::Success)
 }
 

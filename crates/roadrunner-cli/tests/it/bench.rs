@@ -58,7 +58,13 @@ fn large_payloads_are_not_copied() {
 
 #[test]
 fn large_payloads_reach_other_processes_without_a_copy() {
-    for (mode, method) in [("kernel", "segment over a UNIX socket"), ("network", "send")] {
+    let ways = [
+        // The copying way's copies that are counted: into the consumer.
+        ("kernel", "segment over a UNIX socket", "stream through a UNIX socket", 1),
+        // Into the client's `Vec`, the server's, and the consumer.
+        ("network", "send", "HTTP POST with a Vec as its body", 3),
+    ];
+    for (mode, method, replaced, copies) in ways {
         let args = ["transfer", "--mode", mode, "--size", "8MiB", "--runs", "2", "--json"];
         let found = &objects(&args)[0];
         assert_eq!(found["mode"], mode);
@@ -67,8 +73,40 @@ fn large_payloads_reach_other_processes_without_a_copy() {
             (found["copied_bytes"].as_u64(), found["moved_bytes"].as_u64()),
             (Some(0), Some(8 << 20))
         );
-        assert!(found["baseline"]["copied_bytes"].as_u64() > Some(0));
+        assert_eq!(found["baseline"]["method"], replaced);
+        assert_eq!(found["baseline"]["copied_bytes"], copies * (8 << 20));
     }
+}
+
+#[test]
+fn three_ways_to_another_process_have_the_same_figures() {
+    let args = ["transfer", "--mode", "network", "--size", "1MiB", "--runs", "11", "--json"];
+    let found = &objects(&args)[0];
+    for way in [found, &found["baseline"], &found["bare"]] {
+        let figure = |name: &str| way[name].as_f64().unwrap_or_default();
+        let p50 = way["handover_us"]["p50"].as_f64().unwrap();
+        let rate = f64::from(1 << 20) / p50 * 1e6;
+        assert!((figure("throughput_bytes_per_s") / rate - 1.0).abs() < 1e-3, "{way}");
+        // What every way must do: write and read each byte at under 100 GB/s.
+        assert!(figure("cpu_ns_per_byte") > 0.01, "{way}");
+        assert!(
+            way["round_trip_us"]["min"].as_f64() >= way["handover_us"]["min"].as_f64(),
+            "{way}"
+        );
+    }
+    let names = |value: &Value| {
+        let names: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
+        names.join(" ")
+    };
+    assert_eq!(
+        names(found),
+        "bare baseline copied_bytes cpu_ns_per_byte end_to_end_us handover_us method mode moved_bytes \
+         round_trip_us runs size_bytes teardown_us throughput_bytes_per_s"
+    );
+    assert_eq!(
+        names(&found["bare"]),
+        "cpu_ns_per_byte end_to_end_us handover_us round_trip_us throughput_bytes_per_s"
+    );
 }
 
 #[test]
@@ -109,6 +147,59 @@ fn calls_fan_outs_and_hand_overs_are_objects_too() {
 
     let handover = objects(&["handover", "--size", "64KiB", "--count", "10", "--json"]);
     insta::assert_snapshot!(shape(&handover[0]), @"{all_threads_per_second: number, count: 10, one_thread_per_second: number, size_bytes: 65536, speed_up: number, threads: 2}");
+}
+
+#[cfg(not(feature = "peers"))]
+#[test]
+fn a_build_without_iceoryx2_says_how_to_get_one_with_it() {
+    let complaint = Sandbox::new().run(&["bench", "peers"]).complaint();
+    assert!(complaint.starts_with("10: roadrunner: this build has nothing to compare with"));
+    assert!(complaint.contains("`cargo run --release --features peers -- bench peers`"));
+}
+
+/// Files in shared memory and in temporary folders that a run of `bench peers` made.
+#[cfg(feature = "peers")]
+fn left_by(sandbox: &Sandbox, pid: u32) -> Vec<String> {
+    let names = |folder: &std::path::Path| -> Vec<_> {
+        let files = std::fs::read_dir(folder).unwrap().flatten();
+        files.map(|file| file.file_name().to_string_lossy().into_owned()).collect()
+    };
+    let mut left = names("/dev/shm".as_ref());
+    left.retain(|name| name.starts_with(&format!("rr{pid}_")));
+    [left, names(&sandbox.temp())].concat()
+}
+
+#[cfg(feature = "peers")]
+#[test]
+fn iceoryx2_does_the_same_job_and_leaves_nothing_behind() {
+    let sandbox = Sandbox::new();
+    let args = ["bench", "peers", "--size", "1KiB,1MiB", "--runs", "11", "--json"];
+    let going = sandbox.start(&args);
+    let pid = going.pid();
+    let ended = going.end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(left_by(&sandbox, pid), [""; 0]);
+    let text = String::from_utf8(ended.stdout).unwrap();
+    let found: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(found.len(), 2);
+    for way in ["roadrunner", "iceoryx2", "iceoryx2_spinning"] {
+        let figure = |name: &str| found[1][way][name]["p50"].as_f64().unwrap();
+        assert!(figure("end_to_end_us") > figure("handover_us"), "{}", found[1]);
+        assert!(figure("handover_us") > 0.0, "{}", found[1]);
+    }
+}
+
+#[cfg(feature = "peers")]
+#[test]
+fn an_interrupted_comparison_leaves_nothing_behind_either() {
+    let sandbox = Sandbox::new();
+    let mut going = sandbox.start(&["bench", "peers", "--size", "64KiB", "--runs", "1000000"]);
+    going.wait_for("moving 64 KiB");
+    let pid = going.pid();
+    assert_ne!(left_by(&sandbox, pid), [""; 0], "there are files while it runs");
+    going.signal("-INT");
+    assert_eq!(going.end().code, None, "it ended by the signal");
+    assert_eq!(left_by(&sandbox, pid), [""; 0]);
 }
 
 #[test]

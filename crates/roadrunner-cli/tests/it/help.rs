@@ -12,7 +12,7 @@ fn every_command_explains_itself_with_examples_and_exit_codes() {
         assert!(text.contains("Examples:\n  roadrunner "), "{text}");
         insta::assert_snapshot!(format!("help-{command}"), text);
     }
-    for scenario in ["transfer", "invoke", "fanout", "handover", "http"] {
+    for scenario in ["transfer", "invoke", "fanout", "handover", "http", "peers"] {
         let text = help(&["bench", scenario, "--help"]);
         assert!(text.contains("Examples:\n  roadrunner bench "), "{text}");
         insta::assert_snapshot!(format!("help-bench-{scenario}"), text);

@@ -1,7 +1,10 @@
 //! `roadrunner bench`: what hand-overs, calls and fan-outs cost on this machine.
 
+mod peers;
+
 use std::cell::OnceCell;
 use std::fmt::Write as _;
+use std::io;
 use std::net::TcpStream;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixStream};
@@ -9,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use roadrunner_bench as scenarios;
-use roadrunner_bench::{Endpoint, PAYLOAD_BYTES, Peer, ReadWrite, Stats};
+use roadrunner_bench::{Baseline, Client, Endpoint, PAYLOAD_BYTES, Partners, ReadWrite, Stats};
 use roadrunner_runtime::{Backing, Config, Mode as HandedOver, Remote, Terms};
 use roadrunner_transport::{Node, Tcp};
 use serde::Serialize;
@@ -27,6 +30,7 @@ pub(crate) fn run(options: &Bench) -> Result<Exit, Failure> {
         Scenario::Fanout(options) => fanout(options)?,
         Scenario::Handover(options) => handover(options)?,
         Scenario::Http(options) => http(options)?,
+        Scenario::Peers(options) => return peers::run(options),
     }
     Ok(Exit::Success)
 }
@@ -39,58 +43,60 @@ fn transfer(options: &Transfer) -> Result<(), Failure> {
             Failure::new(Exit::Host, format!("{method} is not available here: {error}"))
         })?;
     }
+    let here = matches!(options.mode, Mode::Auto | Mode::User);
+    let (title, note, to_row): (&[_], _, fn(&scenarios::Transfer) -> String) = if here {
+        (&HERE, HERE_NOTE, row_here)
+    } else {
+        (&ELSEWHERE, ELSEWHERE_NOTE, row_elsewhere)
+    };
     if !options.json {
-        let title = ["size", "hand-over", "copying", "faster", "end to end", "copying", "native"];
-        output::print(&row(title.into_iter().chain(["to native", "copied"])))?;
+        output::print(&row(title))?;
     }
     for &size in &options.size {
         let what = format!("moving {}", report::bytes(size));
-        let found = match options.mode {
-            Mode::Auto | Mode::User => measure(what, |progress| {
+        let found = if here {
+            measure(what, |progress| {
                 scenarios::transfer(&Config::default(), size, options.runs, progress)
-            })?,
-            Mode::Kernel | Mode::Network => elsewhere(what, size, options)?,
+            })?
+        } else {
+            elsewhere(what, size, options)?
         };
-        print(&found, options.json, transfer_row)?;
+        print(&found, options.json, to_row)?;
     }
     if !options.json {
-        output::print(&format!(
-            "Times are medians, runs of each way: {}. \"copying\" is out of one linear memory {}into a buffer of the host and from there into the next;\n\
-            \"native\" is two native functions that pass a pointer.\n",
-            options.runs,
-            if matches!(options.mode, Mode::Auto | Mode::User) { "" } else { "through a socket " }
-        ))?;
+        let runs = options.runs;
+        output::print(&format!("Times are medians, runs of each way: {runs}. {note}\n"))?;
     }
     Ok(())
 }
 
 /// Measures transfers to another process.
 fn elsewhere(what: String, size: u64, options: &Transfer) -> Result<scenarios::Transfer, Failure> {
-    let (partner, other) =
-        (Partner::start(&Load::Bench, options.mode)?, Partner::start(&Load::Stream, options.mode)?);
+    let start = |load| Partner::start(&load, options.mode);
+    let partners = [start(Load::Bench)?, start(Load::Baseline)?, start(Load::Bare)?];
+    let pids = partners.each_ref().map(Partner::pid);
+    let [ours, replaced, bare] = partners.each_ref().map(|partner| &partner.address);
     let refused =
         |error| Failure::new(Exit::Host, format!("can't connect to another process: {error}"));
-    let (mode, mut stream) = match &other.address {
-        Address::Process(name) => {
-            let stream = SocketAddr::from_abstract_name(name)
-                .and_then(|address| UnixStream::connect_addr(&address));
-            (HandedOver::Kernel, Box::new(stream.map_err(refused)?) as Box<dyn ReadWrite>)
-        }
+    let (mode, methods, baseline) = match replaced {
+        Address::Process(name) => (
+            HandedOver::Kernel,
+            ["segment over a UNIX socket", "bytes over a UNIX socket"],
+            Baseline::Stream(Box::new(connect_here(name).map_err(refused)?)),
+        ),
         Address::Loopback(address) | Address::Node(_, address) => {
-            let stream = TcpStream::connect(address)
-                .and_then(|stream| stream.set_nodelay(true).map(|()| stream));
-            (HandedOver::Network, Box::new(stream.map_err(refused)?) as Box<dyn ReadWrite>)
+            let client = Client::new(connect_by_tcp(address).map_err(refused)?);
+            (HandedOver::Network, ["send"; 2], Baseline::Http(client))
         }
     };
-    let (methods, baseline) = match mode {
-        HandedOver::Kernel => (
-            ["segment over a UNIX socket", "bytes over a UNIX socket"],
-            "stream through a UNIX socket",
-        ),
-        _ => (["send"; 2], "stream through a TCP socket"),
+    let mut bare: Box<dyn ReadWrite> = match bare {
+        Address::Process(name) => Box::new(connect_here(name).map_err(refused)?),
+        Address::Loopback(address) | Address::Node(_, address) => {
+            Box::new(connect_by_tcp(address).map_err(refused)?)
+        }
     };
     let tcp = OnceCell::new();
-    let way = |terms: &Terms| match (&partner.address, options.method.fixed()) {
+    let way = |terms: &Terms| match (ours, options.method.fixed()) {
         (Address::Loopback(address), method) => {
             let way = match method {
                 Some(method) => Tcp::with_method(Node::on_loopback(address), terms.clone(), method),
@@ -109,10 +115,10 @@ fn elsewhere(what: String, size: u64, options: &Transfer) -> Result<scenarios::T
         _ if from_file => Backing::Memfd,
         _ => Backing::Private,
     };
-    let mut peer = Peer { way: &way, stream: &mut *stream, backing, methods, baseline };
+    let partners = Partners { way: &way, backing, methods, baseline, bare: &mut *bare, pids };
     let mut found = measure(what, |progress| {
         let config = Config::default();
-        scenarios::transfer_elsewhere(&config, size, options.runs, mode, &mut peer, progress)
+        scenarios::transfer_elsewhere(&config, size, options.runs, mode, partners, progress)
     })?;
     if let Some(method) = tcp.get().and_then(|tcp| tcp.method()) {
         found.ours.method = method.name();
@@ -120,7 +126,31 @@ fn elsewhere(what: String, size: u64, options: &Transfer) -> Result<scenarios::T
     Ok(found)
 }
 
-fn transfer_row(found: &scenarios::Transfer) -> String {
+fn connect_here(name: &str) -> io::Result<UnixStream> {
+    UnixStream::connect_addr(&SocketAddr::from_abstract_name(name)?)
+}
+
+fn connect_by_tcp(address: &str) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+const HERE: [&str; 9] = [
+    "size",
+    "hand-over",
+    "copying",
+    "faster",
+    "end to end",
+    "copying",
+    "native",
+    "to native",
+    "copied",
+];
+const HERE_NOTE: &str = "\"copying\" is out of one linear memory into a buffer of the host and from there into \
+    the next;\n\"native\" is two native functions that pass a pointer.";
+
+fn row_here(found: &scenarios::Transfer) -> String {
     let scenarios::Transfer { ours, baseline, native, .. } = found;
     row([
         report::bytes(found.size_bytes),
@@ -133,6 +163,41 @@ fn transfer_row(found: &scenarios::Transfer) -> String {
         native.as_ref().map_or_else(String::new, |native| {
             ratio(ours.end_to_end_us.p50, native.end_to_end_us.p50)
         }),
+        report::bytes(ours.copied_bytes),
+    ])
+}
+
+const ELSEWHERE: [&str; 11] = [
+    "size",
+    "hand-over",
+    "copying",
+    "faster",
+    "bare",
+    "to bare",
+    "end to end",
+    "copying",
+    "CPU ns/B",
+    "copying",
+    "copied",
+];
+const ELSEWHERE_NOTE: &str = "\"copying\" is out of one linear memory through a UNIX socket or an HTTP POST into \
+    a buffer of the host\nand from there into the next; \"bare\" is a send and recv loop over a socket, to a native function.";
+
+fn row_elsewhere(found: &scenarios::Transfer) -> String {
+    let scenarios::Transfer { ours, baseline, bare, .. } = found;
+    let bare = bare.as_ref().map_or(0.0, |bare| bare.handover_us.p50);
+    let per_byte = |ns: Option<f64>| format!("{:.3}", ns.unwrap_or_default());
+    row([
+        report::bytes(found.size_bytes),
+        time(ours.handover_us.p50),
+        time(baseline.handover_us.p50),
+        ratio(baseline.handover_us.p50, ours.handover_us.p50),
+        time(bare),
+        ratio(ours.handover_us.p50, bare),
+        time(ours.end_to_end_us.p50),
+        time(baseline.end_to_end_us.p50),
+        per_byte(ours.cpu_ns_per_byte),
+        per_byte(baseline.cpu_ns_per_byte),
         report::bytes(ours.copied_bytes),
     ])
 }
