@@ -59,7 +59,7 @@ fn raw(address: &SocketAddr) -> io::Result<(libc::sockaddr_un, libc::socklen_t)>
     };
     // SAFETY: a C structure of integers, for which zeros are values.
     let mut raw: libc::sockaddr_un = unsafe { mem::zeroed() };
-    raw.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    raw.sun_family = libc::sa_family_t::try_from(libc::AF_UNIX).map_err(io::Error::other)?;
     let end = start + name.len();
     let place = raw.sun_path.get_mut(start..end).ok_or_else(|| refused("too long a name"))?;
     for (to, from) in place.iter_mut().zip(name) {

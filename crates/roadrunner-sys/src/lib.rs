@@ -30,8 +30,8 @@ pub use host::{
     parent_of,
 };
 pub use mapping::{
-    Advice, advise, discard_pages, is_mapped, is_modified, is_whole_file, map_plain, map_plain_in_hole,
-    map_private, map_shared, move_pages, reserve, resize, unmap,
+    Advice, advise, discard_pages, is_mapped, is_modified, is_whole_file, map_plain,
+    map_plain_in_hole, map_private, map_shared, move_pages, reserve, resize, unmap,
 };
 pub use memfd::{Memfd, Seals};
 pub use socket::{

@@ -111,9 +111,7 @@ impl<D: Dial> Client<D> {
             Ok(sent) => sent,
             Err(fault) => return Err(Undelivered::before(fault, payload)),
         };
-        let answer = self.answer(&mut sent, deadline);
-        self.settle(&answer, &sent.leases);
-        match answer {
+        match self.answer(&mut sent, deadline) {
             Ok(Received { meta: Meta::Reply(meta), parts, since: arrived, .. }) => {
                 self.keep(sent.link);
                 Ok(reply(meta, parts, copied, since, arrived))
@@ -126,26 +124,30 @@ impl<D: Dial> Client<D> {
             }
             // A peer that takes no call may be about to close.
             Ok(Received { meta: Meta::Fault(FaultMeta { fault, .. }), .. }) => {
+                self.terms.trust.abandon(&sent.leases);
                 Err(Undelivered::before(fault.into(), payload))
             }
-            Ok(_) => Err(Undelivered::after(self.lost(target, "it answered with a call"))),
-            Err(error) if error.is_timeout() => {
-                let timeout = deadline.saturating_duration_since(since);
-                Err(Undelivered::after(Fault::TimedOut { function: target.into(), timeout }))
+            Ok(Received { meta: Meta::Call(_), .. }) => {
+                let what = io::Error::new(io::ErrorKind::InvalidData, "it answered with a call");
+                let fault = self.unanswered(sent.link, target, Duration::ZERO, &what.into());
+                Err(Undelivered::after(fault))
             }
-            Err(error) => Err(Undelivered::after(self.lost(target, error))),
+            Err(error) => {
+                let had = deadline.saturating_duration_since(since);
+                Err(Undelivered::after(self.unanswered(sent.link, target, had, &error)))
+            }
         }
     }
 
-    /// Gives up the leases that may not be where this end thinks.
-    fn settle(&self, answer: &Result<Received, LinkError>, leases: &[u64]) {
-        match answer {
-            Ok(Received { meta: Meta::Fault(FaultMeta { delivered: false, .. }), .. }) => {
-                self.terms.trust.abandon(leases);
-            }
-            Ok(_) => {}
-            Err(_) => self.terms.trust.abandon_all(),
+    /// No answer came that can be read.
+    fn unanswered(&self, link: D::Link, target: &str, had: Duration, error: &LinkError) -> Fault {
+        // Closed first: what the peer sends after it fails to, and is not lost.
+        drop(link);
+        self.terms.trust.abandon_all();
+        if error.is_timeout() {
+            return Fault::TimedOut { function: target.into(), timeout: had };
         }
+        self.lost(target, error)
     }
 
     fn count(&self, target: &str) -> Result<Counted<'_>, Fault> {

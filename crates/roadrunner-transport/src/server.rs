@@ -151,11 +151,7 @@ impl Shared {
     }
 
     /// Notes a connection; `None` where there are too many.
-    fn enter(
-        self: &Arc<Self>,
-        link: &impl Link,
-        hang_up: Box<dyn Fn() + Send>,
-    ) -> Option<Entered> {
+    fn enter(self: &Arc<Self>, link: &impl Link, hang_up: Box<dyn Fn() + Send>) -> Option<Entered> {
         let mut gone = Vec::new();
         let mut connections = self.connections();
         if connections.open.len() >= CONNECTIONS {

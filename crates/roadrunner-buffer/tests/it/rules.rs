@@ -38,7 +38,11 @@ fn recycled_pages_stay_in_their_domain_unless_zeroed() {
     b.bytes_mut(0..LEN).fill(1);
     let other =
         Window::fresh(b.place(0, LEN), Backing::Private, Contents::Unspecified, &home(&pool, 1));
-    assert_eq!(pool.usage(), PoolUse { empty_ranges: 1, ..PoolUse::default() }, "taken from the other domain");
+    assert_eq!(
+        pool.usage(),
+        PoolUse { empty_ranges: 1, ..PoolUse::default() },
+        "taken from the other domain"
+    );
     assert!(may_see(b.bytes(0..LEN), 1));
     drop(other.unwrap());
 }
