@@ -155,6 +155,18 @@ impl Going {
         }
     }
 
+    /// The number of its process.
+    #[allow(dead_code, reason = "for the fault run")]
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it has said on stderr that nobody has waited for.
+    #[allow(dead_code, reason = "for the fault run")]
+    pub(crate) fn says(&self) -> String {
+        self.lines.try_iter().collect::<Vec<_>>().join("\n")
+    }
+
     pub(crate) fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
