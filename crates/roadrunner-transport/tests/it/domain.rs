@@ -2,8 +2,9 @@
 
 use std::env;
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
@@ -109,6 +110,13 @@ fn eventually(mut is_so: impl FnMut() -> bool) {
 
 #[test]
 fn what_a_killed_caller_had_is_given_up() {
+    let (here, _there) = UnixStream::pair().unwrap();
+    if roadrunner_sys::peer_pidfd(here.as_fd()).unwrap().is_none() {
+        println!(
+            "skipped: this kernel has no SO_PEERPIDFD (Linux 6.5), by which an end is noticed"
+        );
+        return;
+    }
     let (name, listener) = listening("server");
     let home = home();
     let terms = terms(&home, std::process::id());
