@@ -1,12 +1,13 @@
 //! What developers and CI run, as `cargo xtask COMMAND`.
 //!
-//! `test` is the whole suite in the order of [`test::STEPS`]; `guests` builds the WebAssembly modules of `guests/`.
+//! `test` is the whole suite in the order of [`test::STEPS`]; `faults` is the long form of one test in it; `guests` builds the WebAssembly modules of `guests/`.
 //! Everything here starts other programs and judges what they left behind; nothing of the product is linked in, so that
 //! it builds in seconds.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "headings and verdicts are this program's results")]
 
+mod faults;
 mod guests;
 mod shell;
 mod steps;
@@ -36,6 +37,18 @@ enum Command {
         #[arg(long, value_name = "STEP", value_delimiter = ',', value_parser = test::step_names())]
         only: Vec<String>,
     },
+    /// Draw faults at random, and see that each ends in a result or one typed error and leaves nothing behind.
+    #[command(
+        after_help = "Examples:\n  cargo xtask faults\n  cargo xtask faults --count 1000 --seed 7"
+    )]
+    Faults {
+        /// How many.
+        #[arg(long, default_value_t = faults::MANY)]
+        count: u64,
+        /// Draw those of an earlier run again; without it they are others each time.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Build all guest modules into target/guests, and the ones that `demo` needs into guests/dist.
     #[command(after_help = "Examples:\n  cargo xtask guests\n  cargo xtask guests --check")]
     Guests {
@@ -49,6 +62,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     let done = Workspace::locate().and_then(|workspace| match args.command {
         Command::Test { only } => test::run(&workspace, &only),
+        Command::Faults { count, seed } => faults::run(&workspace, count, seed),
         Command::Guests { check: true } => guests::check(&workspace),
         Command::Guests { check: false } => guests::build_and_record(&workspace),
     });

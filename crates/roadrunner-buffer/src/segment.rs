@@ -17,7 +17,7 @@
 //! Leases are a promise between processes that trust each other's hosts; guests see a segment only while
 //! its window is theirs. To anybody else payloads go in sealed memfds ([`crate::SharedPages`]).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,6 +36,10 @@ const OWN: usize = 64;
 /// Segments of other processes that are kept mapped for their next payload, as many bytes as own
 /// ones; the one that was used longest ago goes. Their owner may have given them up meanwhile.
 const FOREIGN: usize = 64;
+
+/// Segments of other processes that a peer may give back although they were given up: as many as one
+/// process keeps.
+const DOUBTFUL: usize = FOREIGN;
 
 /// Smallest step between two lengths of segments in bytes.
 const STEP: usize = 64 << 10;
@@ -183,53 +187,91 @@ impl Releases {
 
 /// Leases that were passed on to a peer and have not come back.
 #[derive(Debug, Default)]
-pub struct Lent(Mutex<HashMap<u64, Vec<Arc<Lease>>>>);
+pub struct Lent(Mutex<Out>);
+
+#[derive(Debug, Default)]
+struct Out {
+    leases: HashMap<u64, Vec<Arc<Lease>>>,
+    /// Segments of other processes that were given up, the oldest first. If the peer gives one back after
+    /// all, its owner is told.
+    doubtful: VecDeque<(u64, Arc<Releases>)>,
+}
 
 impl Lent {
     /// Notes that the peer has a lease.
     pub fn add(&self, lease: Arc<Lease>) {
-        lock(&self.0).entry(lease.id()).or_default().push(lease);
+        lock(&self.0).leases.entry(lease.id()).or_default().push(lease);
     }
 
     /// The peer says that it has these no more. Ids that it never had are nothing.
     pub fn come_back(&self, ids: &[u64]) {
-        // Not under the lock: their ends take others.
-        drop(self.take(ids));
-    }
-
-    /// Whether the peer has these nobody knows, so it is not waited for them: nobody uses them again.
-    pub fn abandon(&self, ids: &[u64]) {
-        abandon(&self.take(ids));
-    }
-
-    /// The peer is gone, and nobody knows to whom it has passed them on: nobody uses them again.
-    pub fn abandon_all(&self) {
-        let all = std::mem::take(&mut *lock(&self.0));
-        abandon(&all.into_values().flatten().collect::<Vec<_>>());
-    }
-
-    fn take(&self, ids: &[u64]) -> Vec<Arc<Lease>> {
-        let mut taken = Vec::new();
-        let mut lent = lock(&self.0);
+        let mut out = lock(&self.0);
+        let back: Vec<_> = ids.iter().filter_map(|id| out.take(*id)).collect();
         for id in ids {
-            let Some(leases) = lent.get_mut(id) else { continue };
-            taken.extend(leases.pop());
-            if leases.is_empty() {
-                lent.remove(id);
+            if let Some(at) = out.doubtful.iter().position(|(doubtful, _)| doubtful == id)
+                && let Some((id, owner)) = out.doubtful.remove(at)
+            {
+                lock(&owner.0).push(id);
             }
         }
-        taken
+        drop(out);
+        // Not under the lock: their ends take others.
+        drop(back);
+    }
+
+    /// Whether the peer has these nobody knows, so it is not waited for them: nobody uses them again,
+    /// but for those of other processes that the peer gives back later.
+    pub fn abandon(&self, ids: &[u64]) {
+        let mut out = lock(&self.0);
+        let given_up: Vec<_> = ids.iter().filter_map(|id| out.take(*id)).collect();
+        out.give_up(&given_up);
+        drop(out);
+        drop(given_up);
+    }
+
+    /// The same of all that it has.
+    pub fn abandon_all(&self) {
+        let mut out = lock(&self.0);
+        let all: Vec<_> = std::mem::take(&mut out.leases).into_values().flatten().collect();
+        out.give_up(&all);
+        drop(out);
+        drop(all);
+    }
+
+    /// The peer is gone, and nobody knows to whom it has passed on what it had: nobody uses that again.
+    pub fn end(&self) {
+        self.abandon_all();
+        lock(&self.0).doubtful.clear();
     }
 }
 
-fn abandon(leases: &[Arc<Lease>]) {
-    leases.iter().for_each(|lease| lease.abandoned.store(true, Ordering::Release));
+impl Out {
+    /// A lease that the peer has.
+    fn take(&mut self, id: u64) -> Option<Arc<Lease>> {
+        let leases = self.leases.get_mut(&id)?;
+        let lease = leases.pop();
+        if leases.is_empty() {
+            self.leases.remove(&id);
+        }
+        lease
+    }
+
+    fn give_up(&mut self, leases: &[Arc<Lease>]) {
+        for lease in leases {
+            lease.abandoned.store(true, Ordering::Release);
+            if let End::Peer(owner) = &lease.end {
+                self.doubtful.push_back((lease.id(), Arc::clone(owner)));
+            }
+        }
+        let surplus = self.doubtful.len().saturating_sub(DOUBTFUL);
+        self.doubtful.drain(..surplus);
+    }
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
         // The peer may still write to them.
-        self.abandon_all();
+        self.end();
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use roadrunner_buffer::{BufferError, Descriptor, Sealed, Traffic};
+use roadrunner_buffer::{BufferError, Sealed, Traffic};
 
 use crate::frame::{CallMeta, FaultMeta, Header, Meta, ReplyMeta, Trace};
 use crate::link::{self, Budget, Link, LinkError, Received, Unsent};
@@ -111,15 +111,12 @@ impl<D: Dial> Client<D> {
             })
             .unwrap_or_else(|source| Err(Fault::HandOver { function: target.into(), source })),
         };
-        let lent = packed.as_ref().is_some_and(|(parts, _)| parts.iter().any(is_lent));
         drop(packed);
         let mut sent = match sent {
             Ok(sent) => sent,
             Err(fault) => return Err(Undelivered::before(fault, payload)),
         };
-        let answer = self.answer(&mut sent, deadline);
-        self.settle(&answer, &sent.leases);
-        match answer {
+        match self.answer(&mut sent, deadline) {
             Ok(Received { meta: Meta::Reply(meta), parts, since: arrived, .. }) => {
                 self.keep(sent.link);
                 Ok(reply(meta, parts, copied, since, arrived))
@@ -132,30 +129,33 @@ impl<D: Dial> Client<D> {
             }
             // A peer that takes no call may be about to close.
             Ok(Received { meta: Meta::Fault(FaultMeta { fault, .. }), .. }) => {
+                self.terms.trust.abandon(&sent.leases);
                 Err(Undelivered::before(fault.into(), payload))
             }
-            Ok(_) => Err(Undelivered::after(self.lost(target, "it answered with a call"))),
-            // Whoever borrowed it may have written to it.
-            Err(error) if lent && !error.is_timeout() => {
-                Err(Undelivered::after(self.lost(target, error)))
+            Ok(Received { meta: Meta::Call(_), .. }) => {
+                let what = io::Error::new(io::ErrorKind::InvalidData, "it answered with a call");
+                let fault = self.unanswered(sent.link, target, Duration::ZERO, &what.into());
+                Err(Undelivered::after(fault))
             }
-            Err(error) if error.is_timeout() => {
-                let timeout = deadline.saturating_duration_since(since);
-                Err(Undelivered::after(Fault::TimedOut { function: target.into(), timeout }))
+            Err(error) => {
+                let had = deadline.saturating_duration_since(since);
+                let fault = self.unanswered(sent.link, target, had, &error);
+                // Whoever borrowed it may have written to it.
+                let copy = sent.leases.is_empty().then_some(payload);
+                Err(Undelivered::maybe(fault, copy))
             }
-            Err(error) => Err(Undelivered::maybe(self.lost(target, error), Some(payload))),
         }
     }
 
-    /// Gives up the leases that may not be where this end thinks.
-    fn settle(&self, answer: &Result<Received, LinkError>, leases: &[u64]) {
-        match answer {
-            Ok(Received { meta: Meta::Fault(FaultMeta { delivered: false, .. }), .. }) => {
-                self.terms.trust.abandon(leases);
-            }
-            Ok(_) => {}
-            Err(_) => self.terms.trust.abandon_all(),
+    /// No answer came that can be read.
+    fn unanswered(&self, link: D::Link, target: &str, had: Duration, error: &LinkError) -> Fault {
+        // Closed first: what the peer sends after it fails to, and is not lost.
+        drop(link);
+        self.terms.trust.abandon_all();
+        if error.is_timeout() {
+            return Fault::TimedOut { function: target.into(), timeout: had };
         }
+        self.lost(target, error)
     }
 
     fn count(&self, target: &str) -> Result<Counted<'_>, Fault> {
@@ -331,11 +331,6 @@ impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// Whether the peer borrows the memory that a payload lies in.
-fn is_lent(part: &Sealed<'_>) -> bool {
-    matches!(part.descriptor(), Some(Descriptor::Segment(_)))
 }
 
 fn is_closed(error: &io::Error) -> bool {

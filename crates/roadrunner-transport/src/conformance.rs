@@ -34,6 +34,12 @@ impl Default for EchoInbox {
 }
 
 impl EchoInbox {
+    /// One whose windows belong there.
+    #[must_use]
+    pub fn at(home: Home) -> Self {
+        Self(home)
+    }
+
     /// Where its windows belong.
     #[must_use]
     pub fn home(&self) -> &Home {

@@ -151,7 +151,7 @@ impl Trust {
     /// The peer is gone: what it had does not come back, and what it lent is not kept.
     pub(crate) fn end(&self, home: &Home) {
         if let Self::Domain(domain) = self {
-            domain.lent.abandon_all();
+            domain.lent.end();
             drop(domain.releases.take(usize::MAX));
             home.pool.forget(&domain.releases);
         }

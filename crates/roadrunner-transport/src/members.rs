@@ -80,7 +80,7 @@ mod tests {
     use super::*;
     use std::process::{Command, Stdio};
 
-    /// Without a descriptor; with one is `tests/it/domain.rs`.
+    /// Without a descriptor of the process; with one in `tests/it/domain.rs`.
     #[test]
     fn a_process_that_is_gone_is_forgotten_after_its_last_connection() {
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();

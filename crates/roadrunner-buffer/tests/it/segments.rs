@@ -134,6 +134,33 @@ fn a_segment_that_may_be_in_use_elsewhere_is_given_up_and_not_used_again() {
 }
 
 #[test]
+fn the_owner_hears_of_a_segment_that_was_given_up_and_comes_back() {
+    let (here, there) = (home(&pool(64), 0), home(&pool(64), 0));
+    let mut a = Memory::new(8 * MIB);
+    let owner = Arc::new(Releases::default());
+    let lent = Lent::default();
+    let mut pass_on = || {
+        let lease = passed(&mut produced(&mut a, &here), &here).1;
+        let arrived = received(&lease, &there, &owner);
+        let (on, _) = arrived.published(&there, true).unwrap();
+        let Some(Descriptor::Segment(theirs)) = on.descriptor() else { panic!("it is in none") };
+        lent.add(Arc::clone(theirs));
+        // Its owner waits for it.
+        std::mem::forget(lease);
+        theirs.id()
+    };
+    let (one, two, three) = (pass_on(), pass_on(), pass_on());
+    lent.abandon(&[one]);
+    lent.abandon_all();
+    assert_eq!(owner.take(10), [], "whoever has it may still write to it");
+    lent.come_back(&[two, two, one]);
+    assert_eq!(owner.take(10), [two, one]);
+    lent.end();
+    lent.come_back(&[three]);
+    assert_eq!(owner.take(10), []);
+}
+
+#[test]
 fn what_a_peer_that_is_gone_lent_is_kept_no_longer_than_it_is_used() {
     let (here, there) = (home(&pool(64), 0), home(&pool(64), 0));
     let (mut a, b) = (Memory::new(8 * MIB), Memory::new(8 * MIB));

@@ -175,7 +175,7 @@ fn iceoryx2_does_the_same_job_and_leaves_nothing_behind() {
     let sandbox = Sandbox::new();
     let args = ["bench", "peers", "--size", "1KiB,1MiB", "--runs", "11", "--json"];
     let going = sandbox.start(&args);
-    let pid = going.pid();
+    let pid = going.process();
     let ended = going.end();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert_eq!(left_by(&sandbox, pid), [""; 0]);
@@ -195,7 +195,7 @@ fn an_interrupted_comparison_leaves_nothing_behind_either() {
     let sandbox = Sandbox::new();
     let mut going = sandbox.start(&["bench", "peers", "--size", "64KiB", "--runs", "1000000"]);
     going.wait_for("moving 64 KiB");
-    let pid = going.pid();
+    let pid = going.process();
     assert_ne!(left_by(&sandbox, pid), [""; 0], "there are files while it runs");
     going.signal("-INT");
     assert_eq!(going.end().code, None, "it ended by the signal");

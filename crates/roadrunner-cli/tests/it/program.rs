@@ -155,9 +155,16 @@ impl Going {
         }
     }
 
-    #[cfg(feature = "peers")]
-    pub(crate) fn pid(&self) -> u32 {
+    /// The number of its process.
+    #[allow(dead_code, reason = "for the fault run")]
+    pub(crate) fn process(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What it has said on stderr that nobody has waited for.
+    #[allow(dead_code, reason = "for the fault run")]
+    pub(crate) fn says(&self) -> String {
+        self.lines.try_iter().collect::<Vec<_>>().join("\n")
     }
 
     pub(crate) fn signal(&self, signal: &str) {

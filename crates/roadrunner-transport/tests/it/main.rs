@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "all of it is test code")]
 
 mod contract;
+mod domain;
 mod examples;
 mod frames;
 mod peers;

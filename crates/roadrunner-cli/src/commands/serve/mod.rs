@@ -54,12 +54,13 @@ pub(crate) fn run(options: &Serve) -> Result<Exit, Failure> {
     let places = Places { socket: socket.as_deref(), node: node.as_deref(), http: options.http };
     let mut fronts = places.open((&catalog, &nobody.terms()), protection, options.grace)?;
     let (what, places, process) = (manifests.say(), fronts.say(), std::process::id());
-    output::note(&format!("roadrunner: process {process} serves {what} at {places}\n"));
-
     // One reload that waits is enough, however often it is asked for.
     let (reload, asked) = sync_channel(1);
     let keep_fresh = move || manifests.keep_fresh(&asked);
     thread::Builder::new().name("manifests".into()).spawn(keep_fresh).map_err(no_thread)?;
+    // Not before all is there: who hears this counts on it.
+    output::note(&format!("roadrunner: process {process} serves {what} at {places}\n"));
+
     let again = || {
         let _ = reload.try_send(());
     };
