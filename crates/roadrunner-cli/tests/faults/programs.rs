@@ -34,6 +34,10 @@ const TYPED: [i32; 7] = [1, 3, 4, 5, 8, 9, 11];
 /// Address space of the libraries and stacks that the program starts with, in KiB, with some to spare.
 const LIBRARIES_KIB: u64 = 6 << 10;
 
+/// Length in bytes of a payload in a file, and of one that is much to a process with little memory.
+const USUAL: usize = 290 << 10;
+const LARGE: usize = 8 << 20;
+
 /// What is done to which process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Deed {
@@ -137,10 +141,8 @@ impl Programs {
         let manifest = String::from_utf8(sandbox.read("w.toml")).unwrap();
         sandbox.write("w.toml", manifest.replace("300ms", "20s"));
         sandbox.write("chain.toml", CHAIN);
-        let mut input = vec![1; 8];
-        input.extend(crate::program::noise(300_000));
-        sandbox.write("input", &input);
-        sandbox.write("large", crate::program::noise(8 << 20));
+        sandbox.write("input", crate::program::noise(USUAL));
+        sandbox.write("large", crate::program::noise(LARGE));
         fs::create_dir(sandbox.path("full")).unwrap();
         let mut probe = Command::new("unshare");
         probe.args([
@@ -465,9 +467,10 @@ impl Programs {
     }
 }
 
-/// A payload for a node that keeps pages by their lengths: of few, so that what it keeps is soon all there.
+/// A payload for a node that keeps pages by their lengths: of few that don't fit into
+/// each other's pages, so that what it keeps is soon all there.
 fn of_few_lengths(world: &World, dice: &mut Dice) -> Tagged {
-    let len = dice.pick(&[24, 100 << 10, 290 << 10]);
+    let len = dice.pick(&[24, 100 << 10, USUAL]);
     world.of_len(len, dice)
 }
 
