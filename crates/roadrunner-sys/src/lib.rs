@@ -29,7 +29,7 @@ mod testing;
 mod zerocopy;
 
 pub use closer::close_aside;
-pub use connect::connect_unix;
+pub use connect::{connect_unix, end_with_peer};
 pub use host::{
     available_memory, cpu_time, cpu_time_of, end_with_parent, has_ended, map_count, max_map_count,
     page_size, parent_of, thread_cpu_time,

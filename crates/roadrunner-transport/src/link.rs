@@ -68,7 +68,12 @@ pub(crate) trait Link: Send {
     fn wait(&mut self, ready: Ready, wait: Duration) -> io::Result<bool>;
 
     /// Whether the peer has neither closed nor said anything, where a write would not find that out.
-    fn is_quiet(&self) -> bool;
+    fn is_quiet(&mut self) -> bool;
+
+    /// Whether its ends are to show again who they are, or will be within `early`.
+    fn is_old(&self, _early: Duration) -> bool {
+        false
+    }
 
     /// What sends large payloads, where that is something better than `write`.
     fn hose(&mut self) -> Option<&mut Hose> {
@@ -198,8 +203,15 @@ pub(crate) fn leases_of(link: &impl Link, parts: &[Sealed<'_>]) -> Vec<u64> {
 #[derive(Debug)]
 pub(crate) struct Unsent {
     pub(crate) error: LinkError,
-    /// Whether the peer may have some of it.
-    pub(crate) begun: bool,
+    pub(crate) got: Got,
+}
+
+/// How much of a frame that could not be sent its peer may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Got {
+    Nothing,
+    Some,
+    All,
 }
 
 /// Sends a frame: the head as [`Meta::encode`] made it, and its payloads. Leases that go over are
@@ -227,7 +239,7 @@ pub(crate) fn send(
                 Ok(bytes) => {
                     pieces.push(Piece::Hosed(Source { bytes, sealed: part.sealed_file() }));
                 }
-                Err(error) => return Err(Unsent { error: error.into(), begun: false }),
+                Err(error) => return Err(Unsent { error: error.into(), got: Got::Nothing }),
             },
         }
     }
@@ -258,35 +270,40 @@ fn send_all(
     mut fds: &[BorrowedFd<'_>],
     until: Instant,
 ) -> Result<(), Unsent> {
-    let mut begun = false;
+    let mut got = Got::Nothing;
+    let mut left = pieces.len();
     let are_written =
         |a: &Piece<'_>, b: &Piece<'_>| matches!((a, b), (Piece::Written(_), Piece::Written(_)));
     for run in pieces.chunk_by(are_written) {
         let mut slices = Vec::with_capacity(run.len());
         for piece in run {
+            left -= 1;
             match (piece, link.hose()) {
                 (Piece::Hosed(source), Some(hose)) => {
-                    let sent = hose.send(source, until);
-                    sent.map_err(|error| Unsent { error: error.into(), begun: true })?;
+                    hose.send(source, until).map_err(|stopped| {
+                        let got = if stopped.whole && left == 0 { Got::All } else { Got::Some };
+                        Unsent { error: stopped.error.into(), got }
+                    })?;
                 }
                 (Piece::Written(bytes) | Piece::Hosed(Source { bytes, .. }), _) => {
                     slices.push(IoSlice::new(bytes));
                 }
             }
         }
-        write_all(link, &mut slices, &mut fds, &mut begun, until)
-            .map_err(|error| Unsent { error: error.into(), begun })?;
+        write_all(link, &mut slices, &mut fds, &mut got, until)
+            .map_err(|error| Unsent { error: error.into(), got })?;
     }
     ready(link, Ready::Write, until, Link::flush)
-        .map_err(|error| Unsent { error: error.into(), begun })
+        .map_err(|error| Unsent { error: error.into(), got })
 }
 
-/// Writes all slices, the descriptors with the first byte, and notes when that is gone.
+/// Writes all slices, the descriptors with the first byte, and notes when that is gone. It never fails with
+/// everything written.
 fn write_all(
     link: &mut impl Link,
     mut left: &mut [IoSlice<'_>],
     fds: &mut &[BorrowedFd<'_>],
-    begun: &mut bool,
+    got: &mut Got,
     until: Instant,
 ) -> io::Result<()> {
     while !left.is_empty() {
@@ -294,7 +311,7 @@ fn write_all(
         if sent == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
-        (*fds, *begun) = (&[], true);
+        (*fds, *got) = (&[], Got::Some);
         IoSlice::advance_slices(&mut left, sent);
     }
     Ok(())
@@ -519,7 +536,7 @@ mod tests {
             self.1 += 1;
             self.0.wait(ready, wait)
         }
-        fn is_quiet(&self) -> bool {
+        fn is_quiet(&mut self) -> bool {
             true
         }
     }
