@@ -2,9 +2,7 @@
 
 use std::time::Instant;
 
-use roadrunner_runtime::{
-    Bounds, Call, Fault, Home, Hop, Mode, Payload, Reply, Sealed, Trace, Traffic,
-};
+use roadrunner_runtime::{Bounds, Fault, Home, Hop, Mode, Payload, Reply, Sealed, Trace, Traffic};
 use roadrunner_workflow::Executable;
 
 use crate::catalog::Loaded;
@@ -84,12 +82,8 @@ fn function(
     trace: Trace,
 ) -> (Result<Reply, Fault>, Vec<Hop>) {
     let (bytes, since) = (input.len() as u64, Instant::now());
-    let Bounds { deadline, depth, .. } = exe.app().bounds(since);
-    let (target, payload) = (name, Payload::One(input));
-    match exe.app().deliver(
-        None,
-        Call { target, payload, since, deadline, depth, caller: Default::default(), trace },
-    ) {
+    let bounds = Bounds { trace, ..exe.app().bounds(since) };
+    match exe.app().deliver(None, bounds.call(name, Payload::One(input), since)) {
         Ok(mut reply) => {
             let mode = exe.app().mode_of(name).unwrap_or(Mode::User);
             let (from, to, account) = ("input".into(), name.to_owned(), reply.account);

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use roadrunner_buffer::{BreakEven, Domain, Home, Pool, PoolUse};
 use roadrunner_transport::{
-    Call, Fault, Inbox, Mode, Payload, Reply, Terms, Trace, Trust, Undelivered,
+    Call, Caller, Fault, Inbox, Mode, Payload, Reply, Terms, Trace, Trust, Undelivered,
 };
 use wasmtime::{Engine, Linker};
 
@@ -212,11 +212,7 @@ impl App {
         payload: Payload<'p>,
         since: Instant,
     ) -> Result<Reply, Undelivered<'p>> {
-        let Bounds { deadline, depth, trace } = self.bounds(since);
-        self.deliver(
-            ready,
-            Call { target, payload, since, deadline, depth, caller: Default::default(), trace },
-        )
+        self.deliver(ready, self.bounds(since).call(target, payload, since))
     }
 
     /// As [`App::call_ready`], within the caller's own deadline and depth.
@@ -263,11 +259,9 @@ impl App {
         done: impl FnOnce(Result<Reply, Fault>) + Send + 'static,
     ) -> Ticket<()> {
         let (app, since) = (Arc::clone(self), Instant::now());
-        let Bounds { deadline, depth, trace } = bounds;
         self.shared.workers.spawn(move || {
             let target = target.as_str();
-            let call =
-                Call { target, payload, since, deadline, depth, caller: Default::default(), trace };
+            let call = bounds.call(target, payload, since);
             let ended = catch_unwind(AssertUnwindSafe(|| app.deliver(None, call)))
                 .map(|ended| ended.map_err(|undelivered| undelivered.fault));
             // Whoever waits must hear of it, or would wait for ever.
@@ -341,6 +335,15 @@ pub struct Bounds {
     pub depth: u32,
     /// The span that its own is a child of.
     pub trace: Trace,
+}
+
+impl Bounds {
+    /// A call of this process's own within these bounds, of a payload that is ready since then.
+    #[must_use]
+    pub fn call<'p>(self, target: &'p str, payload: Payload<'p>, since: Instant) -> Call<'p> {
+        let Self { deadline, depth, trace } = self;
+        Call { target, payload, since, deadline, depth, caller: Caller::Unnamed, trace }
+    }
 }
 
 /// A fresh sandbox that waits for its one call.

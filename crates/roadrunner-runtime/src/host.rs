@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use roadrunner_abi::{ALLOC_UNSPECIFIED, CALL_SHARE, Errno, IMPORT_MODULE, export, import, limit};
 use roadrunner_buffer::{Contents, Sealed, Traffic, round_to_pages};
-use roadrunner_transport::{Account, Call, Fault, Hop, Mode, Payload, Reply, Trace, Undelivered};
+use roadrunner_transport::{Account, Fault, Hop, Mode, Payload, Reply, Trace, Undelivered};
 use wasmtime::{AsContextMut, Caller, Engine, Linker, ResourceLimiter};
 use wasmtime_wasi::p1::WasiP1Ctx;
 
@@ -284,19 +284,11 @@ fn call_and_wait(guest: &mut Guest<'_>, request: Request, out: u32) -> Result<i3
     let (target, route) = target(guest, request)?;
     let Request { ptr, len, .. } = request;
     let state = guest.0.data();
-    let (app, Bounds { deadline, depth, trace }) = (Arc::clone(&state.app), state.bounds());
+    let (app, bounds) = (Arc::clone(&state.app), state.bounds());
     let since = Instant::now();
     let (mode, bytes) = (route.mode(), u64::from(len));
     let send = |payload| {
-        let call = Call {
-            target: &target,
-            payload,
-            since,
-            deadline,
-            depth,
-            caller: Default::default(),
-            trace,
-        };
+        let call = bounds.call(&target, payload, since);
         dispatch::send(&app, route, None, None, call).map_err(refusal)
     };
     if request.flags & CALL_SHARE != 0 {
@@ -370,7 +362,7 @@ fn start(guest: &mut Guest<'_>, request: Request) -> Result<i32, Halt> {
     if state.tickets.len() >= limit::TICKETS || state.next_ticket == i32::MAX {
         return Err(Errno::Limit.into());
     }
-    let (app, Bounds { deadline, depth, trace }) = (Arc::clone(&state.app), state.bounds());
+    let (app, bounds) = (Arc::clone(&state.app), state.bounds());
     let since = Instant::now();
     // On its way a payload is no window's, and still one that the app makes the host hold.
     let pages = round_to_pages(len as usize).ok_or(Errno::TooLarge)?;
@@ -389,16 +381,7 @@ fn start(guest: &mut Guest<'_>, request: Request) -> Result<i32, Halt> {
     let asked = Asked { target: target.clone(), mode: route.mode(), bytes: u64::from(len), copied };
     let worker = Arc::clone(&app);
     let ticket = app.shared.workers.spawn(move || {
-        let payload = Payload::One(sealed);
-        let call = Call {
-            target: &target,
-            payload,
-            since,
-            deadline,
-            depth,
-            caller: Default::default(),
-            trace,
-        };
+        let call = bounds.call(&target, Payload::One(sealed), since);
         dispatch::send(&worker, route, None, Some(charge), call).map_err(refusal)
     });
     let state = guest.0.data_mut();

@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use roadrunner_runtime::{
-    Account, App, Bounds, BufferError, Call, Fault, FunctionSpec, Home, Hop, LoadError, Mode,
+    Account, App, Bounds, BufferError, Fault, FunctionSpec, Home, Hop, LoadError, Mode,
     ModuleSource, Payload, Ready, Remote, Reply, Retrying, Runtime, Sealed, Terms, Ticket, Trace,
     Traffic, Undelivered, WasiDir, WasiSpec,
 };
@@ -349,16 +349,7 @@ impl<'e> Run<'e> {
             let patience = Instant::now() + PATIENCE;
             let ready = self.prepared.take().and_then(|ticket| ticket.join(patience)).flatten();
             self.prepared = self.prepare_next(function);
-            let Bounds { deadline, depth, trace } = self.bounds;
-            let call = |payload| Call {
-                target,
-                payload,
-                since,
-                deadline,
-                depth,
-                caller: Default::default(),
-                trace,
-            };
+            let call = |payload| self.bounds.call(target, payload, since);
             let mut ended = self.exe.app.deliver(ready, call(parcel.payload));
             if let Err(Undelivered { fault: Fault::Exhausted { .. }, payload, .. }) = &mut ended
                 && let Some(payload) = payload.take()
