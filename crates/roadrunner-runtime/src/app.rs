@@ -15,10 +15,11 @@ use wasmtime::{Engine, Linker};
 
 use crate::config::{CALL_STACK, Config, MORE_STACK};
 use crate::deadline::Ticker;
+use crate::environment::Variables;
 use crate::error::LoadError;
 use crate::function::{Function, FunctionSpec, Inspection, ModuleSource};
 use crate::host::{self, HostState};
-use crate::inbox::Door;
+use crate::inbox::{Door, Local};
 use crate::instance::Instance;
 use crate::route::Remote;
 use crate::workers::{Ticket, Workers};
@@ -222,11 +223,28 @@ impl App {
     pub fn deliver<'p>(
         self: &Arc<Self>,
         ready: Option<Ready>,
+        call: Call<'p>,
+    ) -> Result<Reply, Undelivered<'p>> {
+        self.deliver_with(ready, Variables::new(), call)
+    }
+
+    /// As [`App::deliver`], with environment variables for the function. They reach functions of this process
+    /// only.
+    ///
+    /// # Errors
+    /// As [`App::call`].
+    pub fn deliver_with<'p>(
+        self: &Arc<Self>,
+        ready: Option<Ready>,
+        variables: Variables,
         mut call: Call<'p>,
     ) -> Result<Reply, Undelivered<'p>> {
         call.deadline = call.deadline.min(self.bounds(call.since).deadline);
         match route::of_request(self, call.target) {
-            Ok(route) => dispatch::send(self, route, ready.map(|ready| ready.0), None, call),
+            Ok(route) => {
+                let ready = ready.map(|ready| ready.0);
+                dispatch::send(self, route, Local { ready, variables, charge: None }, call)
+            }
             Err(fault) => Err(Undelivered::before(fault, call.payload)),
         }
     }
