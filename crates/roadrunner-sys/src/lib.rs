@@ -21,6 +21,7 @@ mod descriptors;
 mod host;
 mod mapping;
 mod memfd;
+mod peer;
 mod ring;
 mod socket;
 mod splice;
@@ -39,10 +40,11 @@ pub use mapping::{
     map_plain_in_hole, map_private, map_shared, move_pages, reserve, resize, unmap,
 };
 pub use memfd::{Memfd, Seals};
+pub use peer::{PeerCredentials, peer_credentials, peer_pidfd, user};
 pub use ring::Ring;
 pub use socket::{
-    MAX_DESCRIPTORS, PeerCredentials, Ready, is_quiet, peer_credentials, peer_pidfd,
-    receive_with_descriptors, send_with_descriptors, stop_listening, user, wait_until_ready,
+    MAX_DESCRIPTORS, Ready, is_quiet, receive_with_descriptors, send_with_descriptors,
+    stop_listening, wait_until_ready,
 };
 pub use splice::{Pipe, send_file};
 pub use zerocopy::{
