@@ -123,7 +123,7 @@ mod tests {
         let (here, _there) = crate::testing::loopback();
         end_with_peer(here.as_fd()).unwrap();
         let number = |level, name| -> libc::c_int {
-            let (mut value, mut len) = (0, size_of::<libc::c_int>() as libc::socklen_t);
+            let (mut value, mut len) = (0, 4);
             let (place, room) = ((&raw mut value).cast(), &raw mut len);
             // SAFETY: R3.
             assert_eq!(unsafe { libc::getsockopt(here.as_raw_fd(), level, name, place, room) }, 0);
