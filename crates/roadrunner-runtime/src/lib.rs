@@ -28,8 +28,10 @@ mod host;
 mod inbox;
 mod instance;
 mod memory;
+mod process;
 mod route;
 mod sleep;
+mod stdio;
 mod streams;
 mod wasi;
 mod workers;
@@ -38,6 +40,7 @@ pub use app::{App, Bounds, Ready, Runtime};
 pub use config::{Cache, Config};
 pub use error::LoadError;
 pub use function::{FunctionSpec, Inspection, Kind, ModuleSource, WasiDir, WasiSpec};
+pub use process::{Exit, Process, Stop};
 pub use route::Remote;
 pub use workers::Ticket;
 

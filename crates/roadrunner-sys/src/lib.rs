@@ -1,4 +1,4 @@
-//! Every raw system call that Roadrunner makes for its data path.
+//! Every raw system call that Roadrunner makes, for its data path and for its containers.
 //!
 //! This is the only crate that uses `libc` and the one to edit for a port. It knows addresses,
 //! lengths and descriptors, and nothing of who owns them: that is `roadrunner-buffer`'s business.
@@ -16,6 +16,7 @@
 
 mod closer;
 mod connect;
+mod container;
 #[cfg(test)]
 mod descriptors;
 mod host;
@@ -26,10 +27,15 @@ mod socket;
 mod splice;
 #[cfg(test)]
 mod testing;
+mod waiting;
 mod zerocopy;
 
 pub use closer::close_aside;
 pub use connect::connect_unix;
+pub use container::{
+    MountFlags, enter_network, leave_groups, mount, open_below, open_stream, own_mounts,
+    see_files_as, unmount,
+};
 pub use host::{
     available_memory, cpu_time, cpu_time_of, end_with_parent, has_ended, map_count, max_map_count,
     page_size, parent_of, thread_cpu_time,
@@ -45,6 +51,7 @@ pub use socket::{
     receive_with_descriptors, send_with_descriptors, stop_listening, user, wait_until_ready,
 };
 pub use splice::{Pipe, send_file};
+pub use waiting::{Waker, wait_for_any};
 pub use zerocopy::{
     Completed, completed, disconnect, enable_zerocopy, is_out_of_buffers, send_zerocopy, unsent,
     wait_for_completion,
