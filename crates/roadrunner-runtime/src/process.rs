@@ -106,6 +106,9 @@ impl App {
                     reason: format!("can't act for user {user} and group {group}: {error}"),
                 })?;
             }
+            if stop.is_asked() {
+                return Ok(Exit::Stopped);
+            }
             let _running = self.shared.ticker.run();
             let ended = Instance::with_state(self, function, state)
                 .and_then(|mut instance| instance.run_process());
