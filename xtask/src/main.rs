@@ -1,12 +1,14 @@
 //! What developers and CI run, as `cargo xtask COMMAND`.
 //!
-//! `test` is the whole suite in the order of [`test::STEPS`]; `faults` is the long form of one test in it; `guests` builds the WebAssembly modules of `guests/`.
+//! `test` is the whole suite in the order of [`test::STEPS`]; `faults` is the long form of one test in it, and `e2e` runs
+//! one step alone; `guests` builds the WebAssembly modules of `guests/`.
 //! Everything here starts other programs and judges what they left behind; nothing of the product is linked in, so that
 //! it builds in seconds.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "headings and verdicts are this program's results")]
 
+mod e2e;
 mod faults;
 mod guests;
 mod shell;
@@ -19,6 +21,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use shell::Workspace;
+use test::Outcome;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version, about)]
@@ -56,6 +59,30 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Measure and check Roadrunner between hosts.
+    #[command(after_help = "Example:\n  cargo xtask e2e network")]
+    E2e {
+        #[arg(value_enum)]
+        what: EndToEnd,
+    },
+    /// One end of a connection to compare with, in a namespace.
+    #[command(hide = true)]
+    Bare {
+        #[arg(value_enum)]
+        end: End,
+    },
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum EndToEnd {
+    /// Two nodes in network namespaces, with a link of 1 Gbit/s between them; takes root.
+    Network,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum End {
+    Send,
+    Receive,
 }
 
 fn main() -> ExitCode {
@@ -65,6 +92,13 @@ fn main() -> ExitCode {
         Command::Faults { count, seed } => faults::run(&workspace, count, seed),
         Command::Guests { check: true } => guests::check(&workspace),
         Command::Guests { check: false } => guests::build_and_record(&workspace),
+        Command::E2e { what: EndToEnd::Network } => e2e::network(&workspace).map(|outcome| {
+            if let Outcome::Skipped(reason) = outcome {
+                println!("skipped: {reason}");
+            }
+        }),
+        Command::Bare { end: End::Send } => e2e::send_bare(),
+        Command::Bare { end: End::Receive } => e2e::receive_bare(),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,

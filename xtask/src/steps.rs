@@ -14,7 +14,7 @@ use crate::tools;
 const OTHER_WORKSPACES: [&str; 2] = ["guests/Cargo.toml", "fuzz/Cargo.toml"];
 
 /// The optional parts are checked and tested with everything else: one set of features is one build of the dependencies.
-const FEATURES: &str = "--features=peers";
+pub(crate) const FEATURES: &str = "--features=peers";
 
 /// What Miri interprets: the code that makes no system call, so of the workflows what does not run them, and of the
 /// buffers the modules that only compute. `cargo test` arguments, one row per run.

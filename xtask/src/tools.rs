@@ -46,7 +46,7 @@ enum Install {
 /// Prepares the system library of Miri; it is quick when that is done already.
 pub(crate) const MIRI_SETUP: &[&str] = &["cargo", "+nightly", "miri", "setup"];
 
-const TOOLS: [Tool; 8] = [
+const TOOLS: [Tool; 9] = [
     Tool {
         name: "rustfmt",
         probe: Probe::Runs(&["cargo", "fmt", "--version"]),
@@ -78,6 +78,16 @@ const TOOLS: [Tool; 8] = [
             "sh",
             "-c",
             "apt-get update -qq && apt-get install -qq --no-install-recommends g++",
+        ]),
+        required: false,
+    },
+    Tool {
+        name: "ip and tc, for a link between two nodes",
+        probe: Probe::Runs(&["tc", "-V"]),
+        install: Install::Command(&[
+            "sh",
+            "-c",
+            "apt-get update -qq && apt-get install -qq --no-install-recommends iproute2",
         ]),
         required: false,
     },

@@ -372,7 +372,7 @@ pub(crate) struct Http {
     pub(crate) json: bool,
 }
 
-/// One payload from process to process, beside iceoryx2 (<https://iceoryx.io>), whoever wins.
+/// One payload from process to process, beside iceoryx2, whoever wins.
 ///
 /// Both do the same job, in turns: the producer writes every byte, the payload is handed over, the consumer reads
 /// every byte. Roadrunner's functions are in sandboxes; iceoryx2's are native and share memory, once with events to wake the

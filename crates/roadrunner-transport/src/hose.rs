@@ -174,11 +174,12 @@ impl Way for Plain {
     }
 }
 
-/// The ways of one connection, made when they are first used.
+/// How one connection sends. It keeps what the last method needs, which after some payloads is the chosen one: pipes
+/// and rings of the others would be descriptors and memory that a connection holds for nothing.
 pub(crate) struct Hose {
     stream: Arc<TcpStream>,
     choice: Arc<Choice>,
-    ways: [Option<Box<dyn Way>>; Method::ALL.len()],
+    way: Option<(Method, Box<dyn Way>)>,
 }
 
 /// How far a way got.
@@ -191,7 +192,7 @@ enum Got {
 
 impl Hose {
     pub(crate) fn new(stream: Arc<TcpStream>, choice: Arc<Choice>) -> Self {
-        Self { stream, choice, ways: Default::default() }
+        Self { stream, choice, way: None }
     }
 
     /// Sends all bytes, and returns when the kernel needs their pages no more.
@@ -201,8 +202,7 @@ impl Hose {
         match self.send_by(method, source, 0, until)? {
             Got::All => {
                 let sample = meter.stop(self.stream.as_fd(), source.bytes.len());
-                let copied =
-                    self.ways[method as usize].as_ref().is_some_and(|way| way.has_copied());
+                let copied = self.way.as_ref().is_some_and(|(_, way)| way.has_copied());
                 self.choice.learn(method, source.sealed.is_some(), sample, copied);
                 Ok(())
             }
@@ -227,13 +227,13 @@ impl Hose {
         from: usize,
         until: Instant,
     ) -> io::Result<Got> {
-        let place = &mut self.ways[method as usize];
-        let way = match place {
-            Some(way) => way,
-            None => match method.open(&self.stream) {
-                Ok(way) => place.insert(way),
-                Err(error) => return Ok(Got::To(from, error)),
-            },
+        let way = match self.way.take_if(|(open, _)| *open == method) {
+            Some((_, way)) => Ok(way),
+            None => method.open(&self.stream),
+        };
+        let way = match way {
+            Ok(way) => &mut self.way.insert((method, way)).1,
+            Err(error) => return Ok(Got::To(from, error)),
         };
         let socket = self.stream.as_fd();
         let mut at = from;
@@ -260,7 +260,7 @@ impl Hose {
             Ok(()) => Ok(Got::All),
             Err(error) if is_refusal(&error) => {
                 // What a pipe still holds is sent otherwise.
-                *place = None;
+                self.way = None;
                 Ok(Got::To(at, error))
             }
             Err(error) => Err(error),

@@ -110,15 +110,15 @@ fn every_fault_ends_in_a_result_or_one_typed_error_and_leaves_nothing() {
     let seed = asked("ROADRUNNER_FAULTS_SEED").unwrap_or_else(|| RandomState::new().hash_one(0));
     let count = asked("ROADRUNNER_FAULTS_COUNT").unwrap_or(FEW);
     println!("{count} faults of seed {seed}");
-    let (world, programs) = (World::new(), Programs::start());
+    let (mut world, programs) = (World::new(), Programs::start());
     // The faults before the first look are others, so that the run's own are the seed's and the count's.
     let mut warm_up = Tally::default();
     run(&world, &programs, !seed, WARM_UP, &mut warm_up);
-    settle(&world, seed);
+    settle(&mut world, seed);
     let before = Looked::at(&world, &programs);
     let mut tally = Tally::default();
     run(&world, &programs, seed, count, &mut tally);
-    settle(&world, seed);
+    settle(&mut world, seed);
     let left = before.settles(&world, &programs).and_then(|now| {
         println!("before: {before:?}\nnow:    {now:?}");
         world.verify_all()?;
@@ -146,10 +146,12 @@ fn run(world: &World, programs: &Programs, seed: u64, count: u64, tally: &mut Ta
     }
 }
 
-/// Good calls, until peers have told each other what they have no more.
-fn settle(world: &World, seed: u64) {
+/// Good calls, until peers have told each other what they have no more; and then no connection, as each holds what its
+/// way to send needs.
+fn settle(world: &mut World, seed: u64) {
     let mut dice = Dice::of(seed, u64::MAX);
-    let leased = || [&world.nodes, &world.callers].map(|home| home.pool.usage().leased);
+    let homes = [world.nodes.clone(), world.callers.clone()];
+    let leased = || homes.each_ref().map(|home| home.pool.usage().leased);
     for _ in 0..ROUNDS {
         for way in Way::ALL {
             let served = world.serves(way, &mut dice);
@@ -157,6 +159,7 @@ fn settle(world: &World, seed: u64) {
         }
         // The last call's is told with the next.
         if leased().iter().all(|leased| *leased <= 1) {
+            world.hang_up();
             return;
         }
     }

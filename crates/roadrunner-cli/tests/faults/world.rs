@@ -231,6 +231,11 @@ impl World {
         }
     }
 
+    /// Closes the connections of the good callers, who open new ones when they call again.
+    pub(crate) fn hang_up(&mut self) {
+        self.good = Way::ALL.map(|way| self.client(way, self.address(way))).into();
+    }
+
     pub(crate) fn tagged(&self, dice: &mut Dice) -> Tagged {
         // Below the break-even, in a descriptor where there are any, and now and then of huge pages.
         let len = match dice.below(16) {
