@@ -4,6 +4,7 @@
 //! of a program that is compiled here (`program.rs`). Nothing is installed but the unpacked packages of containerd and runc.
 
 mod daemon;
+mod functions;
 mod image;
 
 use std::fs;
@@ -41,13 +42,16 @@ const MOST_OF_RUNC: f64 = 0.6;
 /// What is checked, by its name.
 type Scenario = (&'static str, fn(&Daemon) -> Result<()>);
 
-const SCENARIOS: [Scenario; 7] = [
+const SCENARIOS: [Scenario; 10] = [
     ("arguments and environment arrive", arguments),
     ("streams and exit codes are a process's", streams),
     ("the root and mounted directories are seen", directories),
     ("signals end whatever a container does", signals),
     ("the containers of a pod are one process", pods),
     ("what can't run says why", refusals),
+    ("functions of a pod hand over by moving pages", functions::in_one_pod),
+    ("functions of pods hand over by descriptors", functions::in_three_pods),
+    ("what can't be served says why", functions::refusals),
     ("an empty container takes less than runc's", times),
 ];
 
@@ -57,9 +61,12 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Outcome> {
         return Ok(Outcome::Skipped(reason));
     }
     // As the tests are built, so that the suite builds nothing twice.
-    workspace.cargo(&["build", "--workspace", "--tests", "--locked", FEATURES]).run()?;
+    let build = ["build", "--workspace", "--bins", "--tests", "--locked", FEATURES];
+    workspace.cargo(&build).run()?;
     let daemon = Daemon::start(workspace, workspace.target.join("e2e-containerd"))?;
     images(workspace, &daemon)?;
+    functions::link_client(workspace, daemon.folder())?;
+    functions::prepare(workspace, &daemon)?;
     for (name, scenario) in SCENARIOS {
         let start = Instant::now();
         scenario(&daemon).with_context(|| format!("scenario `{name}`"))?;

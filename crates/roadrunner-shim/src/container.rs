@@ -16,6 +16,7 @@ use roadrunner_runtime::{App, Exit, Process, Stop};
 
 use crate::error::Refusal;
 use crate::events::{Events, timestamp};
+use crate::functions::Serving;
 use crate::rootfs::Rootfs;
 use crate::streams::Places;
 
@@ -33,6 +34,8 @@ const HARMLESS: [u32; 9] = [0, 17, 18, 19, 20, 21, 22, 23, 28];
 pub(crate) enum Work {
     /// Nothing, for as long as its pod is there.
     Pod,
+    /// Take payloads until it is ended.
+    Serve(Box<dyn FnOnce() -> Result<Serving, Refusal> + Send>),
     /// Run a command to its end.
     Command { app: Arc<App>, name: String, process: Box<Process> },
 }
@@ -66,12 +69,15 @@ pub(crate) struct Container {
     pub(crate) places: Places,
     state: Mutex<State>,
     changed: Condvar,
-    is_pod: bool,
+    /// Nothing of it runs: others call it, or nobody.
+    is_idle: bool,
     stop: Arc<Stop>,
     /// The signal that it was stopped by.
     signal: Mutex<Option<u32>>,
     /// Keeps its stdin open until somebody says that nothing more comes.
     open_end: Mutex<Option<File>>,
+    /// Has its function served.
+    serving: Mutex<Option<Serving>>,
     rootfs: Mutex<Option<Rootfs>>,
     events: Arc<Events>,
 }
@@ -85,17 +91,18 @@ impl Container {
         rootfs: Rootfs,
         events: Arc<Events>,
     ) -> Self {
-        let is_pod = matches!(work, Work::Pod);
+        let is_idle = !matches!(work, Work::Command { .. });
         Self {
             id,
             bundle,
             places,
-            is_pod,
+            is_idle,
             state: Mutex::new(State::Created(work)),
             changed: Condvar::new(),
             stop,
             signal: Mutex::default(),
             open_end: Mutex::new(open_end),
+            serving: Mutex::default(),
             rootfs: Mutex::new(Some(rootfs)),
             events,
         }
@@ -112,17 +119,22 @@ impl Container {
             }
         };
         let started = TaskStart { container_id: self.id.clone(), pid, ..TaskStart::default() };
-        if let Work::Command { app, name, process } = work {
-            let (container, process) = (Arc::clone(self), *process);
-            let spawned = thread::Builder::new().name("container".into()).spawn(move || {
-                let code = container.run(&app, &name, process);
-                drop(app);
-                container.end(code, pid);
-            });
-            if let Err(error) = spawned {
-                *state = State::Stopped(Ended { code: TRAPPED, at: SystemTime::now() });
-                return Err(Refusal::failed("start a thread")(error));
+        let begun = match work {
+            Work::Pod => Ok(()),
+            Work::Serve(publish) => publish().map(|serving| *lock(&self.serving) = Some(serving)),
+            Work::Command { app, name, process } => {
+                let (container, process) = (Arc::clone(self), *process);
+                let spawned = thread::Builder::new().name("container".into()).spawn(move || {
+                    let code = container.run(&app, &name, process);
+                    drop(app);
+                    container.end(code, pid);
+                });
+                spawned.map(drop).map_err(Refusal::failed("start a thread"))
             }
+        };
+        if let Err(refusal) = begun {
+            *state = State::Stopped(Ended { code: TRAPPED, at: SystemTime::now() });
+            return Err(refusal);
         }
         // Before the guest can end: it takes the state's lock for that.
         self.events.send(TASK_START_EVENT_TOPIC, &started);
@@ -155,6 +167,7 @@ impl Container {
     }
 
     fn tell(&self, ended: Ended, pid: u32) {
+        lock(&self.serving).take();
         lock(&self.open_end).take();
         self.changed.notify_all();
         let exit = TaskExit {
@@ -178,7 +191,7 @@ impl Container {
         let idle = match *state {
             State::Stopped(_) => return Err(self.no_process()),
             State::Created(_) => true,
-            State::Running => self.is_pod,
+            State::Running => self.is_idle,
         };
         lock(&self.signal).get_or_insert(signal);
         self.stop.ask();

@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 
 use crate::events::timestamp;
 use crate::flags::Flags;
+use crate::registry;
 use crate::spec::Spec;
 
 /// Where shims listen: below the directory that containerd itself keeps for them.
@@ -134,6 +135,10 @@ pub(crate) fn delete(flags: &Flags) -> Result<()> {
         let path = socket(flags, spec.pod(&flags.id));
         if !is_served(&path) {
             remove(&path).with_context(|| format!("can't remove {}", path.display()))?;
+            let dir = registry::dir(&flags.namespace, &spec);
+            registry::sweep(&dir).context("can't remove the functions of a dead process")?;
+            let calls = registry::socket(&dir, spec.pod(&flags.id));
+            remove(&calls).with_context(|| format!("can't remove {}", calls.display()))?;
         }
     }
     let response = DeleteResponse {

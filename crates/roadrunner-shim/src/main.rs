@@ -13,6 +13,9 @@
 //!            -> shim delete -> launch.rs     what a process that was killed left behind
 //! ```
 //!
+//! A container whose annotations name a function (`function.rs`) runs no command: it waits for payloads. `functions.rs` takes
+//! them in and hands them on, and `registry.rs` knows where other pods' functions are.
+//!
 //! There is no pause process and no process for a container: a pod is one process in the pod's network namespace, with
 //! mounts of its own, so that nothing stays mounted when it goes, however it goes.
 
@@ -22,8 +25,11 @@ mod container;
 mod error;
 mod events;
 mod flags;
+mod function;
+mod functions;
 mod launch;
 mod module;
+mod registry;
 mod rootfs;
 mod serve;
 mod service;

@@ -87,7 +87,8 @@ pub(crate) fn serve(flags: &Flags) -> Result<()> {
     let events = env::var("TTRPC_ADDRESS").context("containerd said no TTRPC_ADDRESS")?;
     let events = Events::start(&events, flags.namespace.clone()).context("can't start a thread")?;
     let (events, exit, runtime) = (Arc::new(events), Arc::new(Exit::default()), Lazy::default());
-    let pod = Pod::new(runtime.clone(), Arc::clone(&events), Arc::clone(&exit));
+    let names = (flags.namespace.clone(), spec.pod(&flags.id).to_owned());
+    let pod = Pod::new(names, runtime.clone(), Arc::clone(&events), Arc::clone(&exit));
     let server = Server::new()
         .add_listener(listener.into_raw_fd())
         .and_then(|server| {

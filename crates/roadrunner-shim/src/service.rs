@@ -22,7 +22,10 @@ use roadrunner_runtime::{FunctionSpec, ModuleSource, Process, Stop};
 use crate::container::{Container, Ended, Stage, Work};
 use crate::error::Refusal;
 use crate::events::{Events, timestamp};
+use crate::function::Served;
+use crate::functions::Functions;
 use crate::module;
+use crate::registry;
 use crate::rootfs::{self, Rootfs};
 use crate::serve::{Exit, Lazy};
 use crate::spec::Spec;
@@ -33,7 +36,11 @@ const ADDRESSABLE: u64 = 4 << 30;
 
 /// The containers of a pod.
 pub(crate) struct Pod {
+    /// containerd's namespace and the pod's identifier.
+    namespace: String,
+    name: String,
     containers: Mutex<HashMap<String, Arc<Container>>>,
+    functions: Mutex<Option<Arc<Functions>>>,
     runtime: Lazy,
     events: Arc<Events>,
     exit: Arc<Exit>,
@@ -42,9 +49,14 @@ pub(crate) struct Pod {
 }
 
 impl Pod {
-    pub(crate) fn new(runtime: Lazy, events: Arc<Events>, exit: Arc<Exit>) -> Self {
-        let pid = std::process::id();
-        Self { containers: Mutex::default(), runtime, events, exit, pid }
+    pub(crate) fn new(
+        (namespace, name): (String, String),
+        runtime: Lazy,
+        events: Arc<Events>,
+        exit: Arc<Exit>,
+    ) -> Self {
+        let (pid, containers, functions) = (std::process::id(), Mutex::default(), Mutex::default());
+        Self { namespace, name, containers, functions, runtime, events, exit, pid }
     }
 
     fn containers(&self) -> MutexGuard<'_, HashMap<String, Arc<Container>>> {
@@ -81,6 +93,9 @@ impl Pod {
         let stop = Arc::new(Stop::new().map_err(Refusal::failed("make a descriptor"))?);
         let (work, open_end) = if spec.is_pod() {
             (Work::Pod, None)
+        } else if let Some(served) = Served::of(&spec)? {
+            let streams = Streams::open(&places)?;
+            (self.function(served, &spec, rootfs.path(), streams)?, None)
         } else {
             let mut streams = Streams::open(&places)?;
             let open_end = streams.open_end.take();
@@ -117,6 +132,33 @@ impl Pod {
             stop: Arc::clone(stop),
         };
         Ok(Work::Command { app, name: id.to_owned(), process: Box::new(process) })
+    }
+
+    /// A container's function, which waits for payloads once it is started.
+    fn function(
+        &self,
+        served: Served,
+        spec: &Spec,
+        rootfs: &Path,
+        streams: Streams,
+    ) -> Result<Work, Refusal> {
+        let (entry, bytes) = module::find(spec, rootfs)?;
+        let module = ModuleSource::Bytes { name: entry, bytes: bytes.into() };
+        let functions = self.functions(spec)?;
+        let env = spec.env();
+        Ok(Work::Serve(Box::new(move || functions.add(served, module, env, streams.stderr))))
+    }
+
+    /// What takes calls of the pod's functions, from the first of them on.
+    fn functions(&self, spec: &Spec) -> Result<Arc<Functions>, Refusal> {
+        let mut functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(functions) = &*functions {
+            return Ok(Arc::clone(functions));
+        }
+        let dir = registry::dir(&self.namespace, spec);
+        let opened = Arc::new(Functions::open(&dir, &self.name, self.runtime.clone())?);
+        *functions = Some(Arc::clone(&opened));
+        Ok(opened)
     }
 
     fn created(&self, request: CreateTaskRequest) {

@@ -17,6 +17,9 @@ const POD: &str = "io.kubernetes.cri.sandbox-id";
 /// By which it tells a pod's own container, which runs nothing, from the others.
 const KIND: &str = "io.kubernetes.cri.container-type";
 
+/// By which it tells the namespace of Kubernetes.
+const NAMESPACE: &str = "io.kubernetes.cri.sandbox-namespace";
+
 /// The file of the configuration in a container's directory.
 pub(crate) const FILE: &str = "config.json";
 
@@ -124,6 +127,11 @@ impl Spec {
     /// Whether it is a pod's own container, which lives as long as the pod and runs nothing.
     pub(crate) fn is_pod(&self) -> bool {
         self.annotations.get(KIND).is_some_and(|kind| kind == "sandbox")
+    }
+
+    /// The namespace of Kubernetes that its pod is in.
+    pub(crate) fn kubernetes_namespace(&self) -> Option<&str> {
+        self.annotations.get(NAMESPACE).map(String::as_str)
     }
 
     /// The network namespace to enter, where it is not the host's.

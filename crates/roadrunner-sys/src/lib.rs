@@ -28,6 +28,7 @@ mod splice;
 #[cfg(test)]
 mod testing;
 mod waiting;
+mod watch;
 mod zerocopy;
 
 pub use closer::close_aside;
@@ -52,6 +53,7 @@ pub use socket::{
 };
 pub use splice::{Pipe, send_file};
 pub use waiting::{Waker, wait_for_any};
+pub use watch::{Changes, Watch};
 pub use zerocopy::{
     Completed, completed, disconnect, enable_zerocopy, is_out_of_buffers, send_zerocopy, unsent,
     wait_for_completion,

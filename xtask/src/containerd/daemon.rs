@@ -60,12 +60,25 @@ impl Daemon {
 
     /// `ctr` with these arguments, where this containerd is.
     pub(super) fn ctr(&self, args: &[&str]) -> Command {
-        let mut ctr = Command::new("timeout");
-        let mounts = format!("--mount=/proc/{}/ns/mnt", self.init);
-        ctr.args(["--signal=KILL", COMMAND_S, "nsenter", &mounts]);
-        ctr.arg(self.bin.join("ctr")).arg("--address").arg(self.folder.join("c.sock"));
-        ctr.args(["--namespace", NAMESPACE]).args(args).stdin(Stdio::null());
+        let mut ctr = self.inside(&self.bin.join("ctr"));
+        ctr.arg("--address").arg(self.folder.join("c.sock"));
+        ctr.args(["--namespace", NAMESPACE]).args(args);
         ctr
+    }
+
+    /// A program that sees the files that containers' processes see, and ends in time.
+    pub(super) fn inside(&self, program: &Path) -> Command {
+        let mut command = Command::new("timeout");
+        let mounts = format!("--mount=/proc/{}/ns/mnt", self.init);
+        command.args(["--signal=KILL", COMMAND_S, "nsenter", &mounts]);
+        command.arg(program).stdin(Stdio::null());
+        command
+    }
+
+    /// The directory of the functions that pods serve, as seen from outside.
+    pub(super) fn registry(&self) -> PathBuf {
+        let root = PathBuf::from(format!("/proc/{}/root/run/roadrunner", self.init));
+        root.join(NAMESPACE).join("of/functions")
     }
 
     /// Takes an image in.
@@ -131,7 +144,9 @@ impl Daemon {
         left.extend(ours.map(|line| format!("the mount {line}")));
         let tasks = self.folder.join("state/io.containerd.runtime.v2.task").join(NAMESPACE);
         let inside = PathBuf::from(format!("/proc/{}/root", self.init));
-        for dir in [tasks, inside.join("run/containerd/s"), inside.join("run/containerd/fifo")] {
+        let run = ["run/containerd/s", "run/containerd/fifo", "run/roadrunner/pods"];
+        let dirs = run.map(|dir| inside.join(dir)).into_iter().chain([tasks, self.registry()]);
+        for dir in dirs {
             for entry in fs::read_dir(&dir).into_iter().flatten() {
                 left.push(entry?.path().display().to_string());
             }
@@ -157,7 +172,8 @@ pub(super) fn success(command: &mut Command) -> Result<String> {
 
 /// Starts containerd under a shell that collects the orphans of its namespace.
 fn boot(bin: &Path, config: &Path, folder: &Path) -> Result<(Child, ChildStdin, u32)> {
-    let start = "mount --make-rprivate / && mkdir -p /run/containerd && mount -t tmpfs tmpfs /run/containerd && \
+    let start = "mount --make-rprivate / && mkdir -p /run/containerd /run/roadrunner && \
+        mount -t tmpfs tmpfs /run/containerd && mount -t tmpfs tmpfs /run/roadrunner && \
         ip link set lo up && { containerd --config \"$0\" >\"$1\" 2>&1 & } && echo up && cat";
     let mut unshare = Command::new("unshare");
     unshare.args([
