@@ -313,13 +313,10 @@ fn refusals(daemon: &Daemon) -> Result<()> {
         let run = ["run", "--rm", "--runtime", OURS, PROGRAM, "refused", entry];
         let (_, said, code) = outcome(&mut daemon.ctr(&run))?;
         ensure!(code == 1 && said.contains(expected), "{entry}: {code}: {said}");
-        // ctr leaves the container that it could not start.
-        success(&mut daemon.ctr(&["container", "rm", "refused"]))?;
     }
     let terminal = ["run", "--rm", "--tty", "--runtime", OURS, PROGRAM, "tty"];
     let (_, said, code) = outcome(&mut daemon.ctr(&terminal))?;
     ensure!(code != 0, "a terminal was promised: {said}");
-    let _ = daemon.ctr(&["container", "rm", "tty"]).output()?;
 
     let mut running = background(daemon, &[], "runs", &["sleep"])?;
     let exec = ["task", "exec", "--exec-id", "x", "runs", "/program.wasm"];

@@ -12,6 +12,7 @@ use roadrunner_buffer::{
     Backing, BufferError, Growing, Home, Sealed, Traffic, Window, round_to_pages,
 };
 use wasmtime::{AsContextMut, Caller, Extern, Linker, Memory};
+use wasmtime_wasi::I32Exit;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p1::wasi_snapshot_preview1::{self as stock, WasiSnapshotPreview1};
 use wasmtime_wasi::runtime::in_tokio;
@@ -213,6 +214,7 @@ pub(crate) fn replace_streams(linker: &mut Linker<HostState>) -> wasmtime::Resul
     linker.func_wrap(module, "fd_write", fd_write)?;
     linker.func_wrap(module, "fd_close", fd_close)?;
     linker.func_wrap(module, "fd_renumber", fd_renumber)?;
+    linker.func_wrap(module, "proc_exit", proc_exit)?;
     linker.allow_shadowing(false);
     Ok(())
 }
@@ -281,6 +283,14 @@ fn fd_renumber(mut host: Host<'_>, from: i32, to: i32) -> wasmtime::Result<i32> 
         stdio(&mut host).into_iter().for_each(|it| it.renumbered(from, to));
     }
     Ok(errno)
+}
+
+/// Ends with a code: that of a process may be any, the stock implementation leaves the last ones to shells.
+fn proc_exit(mut host: Host<'_>, code: i32) -> wasmtime::Result<()> {
+    if stdio(&mut host).is_some() || (0..126).contains(&code) {
+        return Err(I32Exit(code).into());
+    }
+    Err(wasmtime::Error::msg(format!("exit code {code} is not between 0 and 125")))
 }
 
 fn memory(host: &mut Host<'_>) -> Option<Memory> {

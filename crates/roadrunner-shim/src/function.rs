@@ -23,6 +23,9 @@ const PREFIX: &str = "dev.roadrunner/";
 /// The ones that there are.
 const KNOWN: [&str; 6] = ["function", "next", "calls", "mode", "memory", "timeout"];
 
+/// What the name of a function's module ends in, where a manifest has to name a file.
+pub(crate) const MODULE: &str = ".wasm";
+
 /// How far payloads may go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Reach {
@@ -118,10 +121,10 @@ pub(crate) struct Row<'a> {
 
 impl Row<'_> {
     pub(crate) fn text(&self) -> String {
-        let name = quoted(self.name);
+        let (name, module) = (quoted(self.name), quoted(&(self.name.to_owned() + MODULE)));
         let (next, calls) = (list("next", self.next), list("calls", self.calls));
         let placement = quoted(self.placement);
-        format!("[functions.{name}]\nmodule = {name}\n{next}{calls}placement = {placement}\n")
+        format!("[functions.{name}]\nmodule = {module}\n{next}{calls}placement = {placement}\n")
     }
 }
 

@@ -20,7 +20,7 @@ use roadrunner_transport::{Node, Tcp, Unix, UnixServer};
 use roadrunner_workflow::{Executable, Place, Placement, Workflow, answer};
 
 use crate::error::Refusal;
-use crate::function::{Reach, Row, Served, environment, head, parse};
+use crate::function::{MODULE, Reach, Row, Served, environment, head, parse};
 use crate::registry::{self, Entry, Published, Registry};
 use crate::serve::Lazy;
 
@@ -200,7 +200,7 @@ impl Exchange {
         };
         let none = ModuleSource::Bytes { name: String::new(), bytes: [].as_slice().into() };
         let source = |path: &Path| {
-            let own = path.to_str().and_then(|name| own.get(name));
+            let own = path.to_str().and_then(|path| own.get(path.strip_suffix(MODULE)?));
             own.map_or_else(|| none.clone(), |own| own.module.clone())
         };
         let place = Place {

@@ -17,9 +17,8 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use roadrunner_sys::Watch;
 use serde::{Deserialize, Serialize};
@@ -78,7 +77,6 @@ pub(crate) fn make_dir(path: &Path) -> io::Result<()> {
 pub(crate) struct Registry {
     dir: PathBuf,
     known: Mutex<Known>,
-    changed: Condvar,
 }
 
 #[derive(Default)]
@@ -102,8 +100,7 @@ impl Registry {
         make_dir(&dir.join("functions"))?;
         // Before they are read: what comes meanwhile is heard of.
         let watch = Watch::new(&dir.join("functions"))?;
-        let (known, changed) = (Mutex::default(), Condvar::new());
-        let registry = Arc::new(Self { dir: dir.to_owned(), known, changed });
+        let registry = Arc::new(Self { dir: dir.to_owned(), known: Mutex::default() });
         registry.read_all()?;
         let weak = Arc::downgrade(&registry);
         thread::Builder::new().name("registry".into()).spawn(move || {
@@ -128,21 +125,6 @@ impl Registry {
     pub(crate) fn now(&self) -> (BTreeMap<String, Entry>, u64) {
         let known = self.known();
         (known.entries.clone(), known.version)
-    }
-
-    /// Waits until the state is another one than this, at most as long as `wait`; whether it is.
-    pub(crate) fn wait_beyond(&self, version: u64, wait: Duration) -> bool {
-        let until = Instant::now() + wait;
-        let mut known = self.known();
-        while known.version == version {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            let waited = self.changed.wait_timeout(known, left);
-            known = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        true
     }
 
     /// Enters a function. It must be able to take calls already.
@@ -226,8 +208,6 @@ impl Registry {
             None => known.entries.remove(name),
         };
         known.version += 1;
-        drop(known);
-        self.changed.notify_all();
     }
 }
 
@@ -317,8 +297,16 @@ fn place(dir: &Path, function: &str) -> PathBuf {
 mod tests {
     use super::*;
     use std::process::{Command, Stdio};
+    use std::time::{Duration, Instant};
 
-    const LONG: Duration = Duration::from_secs(30);
+    /// Waits until the state is another one than this.
+    fn wait_beyond(registry: &Registry, version: u64) {
+        let since = Instant::now();
+        while registry.now().1 == version {
+            assert!(since.elapsed() < Duration::from_secs(30), "nobody tells of it");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
 
     fn entry(function: &str, pod: &str) -> Entry {
         let (function, pod, socket) = (function.into(), pod.into(), "/run/x".into());
@@ -333,13 +321,13 @@ mod tests {
         let (none, before) = other.now();
         assert!(none.is_empty());
         let published = one.publish(&entry("a", "p")).unwrap();
-        assert!(other.wait_beyond(before, LONG));
+        wait_beyond(&other, before);
         let (entries, version) = other.now();
         assert_eq!(entries.get("a"), Some(&entry("a", "p")));
         let later = Registry::open(dir.path()).unwrap();
         assert_eq!(later.now().0, entries, "who comes later reads it");
         drop(published);
-        assert!(other.wait_beyond(version, LONG));
+        wait_beyond(&other, version);
         assert!(other.now().0.is_empty());
     }
 

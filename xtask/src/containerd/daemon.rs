@@ -69,8 +69,10 @@ impl Daemon {
     /// A program that sees the files that containers' processes see, and ends in time.
     pub(super) fn inside(&self, program: &Path) -> Command {
         let mut command = Command::new("timeout");
-        let mounts = format!("--mount=/proc/{}/ns/mnt", self.init);
-        command.args(["--signal=KILL", COMMAND_S, "nsenter", &mounts]);
+        // Their process namespace too, as /proc is of that.
+        let [mounts, processes] = [("mount", "mnt"), ("pid", "pid")]
+            .map(|(name, file)| format!("--{name}=/proc/{}/ns/{file}", self.init));
+        command.args(["--signal=KILL", COMMAND_S, "nsenter", &mounts, &processes]);
         command.arg(program).stdin(Stdio::null());
         command
     }

@@ -79,6 +79,8 @@ fn arguments_codes_and_errors_are_a_process_s() {
     err.read_to_end(&mut complained).unwrap();
     assert_eq!(said, b"a.wasm\0two words\0\0");
     assert_eq!(complained, b"peer");
+    let last = command("(call $exit (i32.const 255))");
+    assert_eq!(run(last, self::process(&[])).unwrap(), Exit::Code(255));
 }
 
 #[test]
