@@ -25,13 +25,8 @@ const MIRI_RUNS: [&[&str]; 3] = [
 ];
 
 /// Checked for 64-bit ARM when a C compiler for it is missing: what needs no C code, so not the compiler of guests.
-const NO_C_CRATES: [&str; 5] = [
-    "roadrunner-abi",
-    "roadrunner-sys",
-    "roadrunner-buffer",
-    "roadrunner-transport",
-    "roadrunner-workflow",
-];
+const NO_C_CRATES: [&str; 4] =
+    ["roadrunner-abi", "roadrunner-sys", "roadrunner-buffer", "roadrunner-workflow"];
 
 /// Fuzz targets of `fuzz/fuzz_targets`, each run for [`FUZZ_SMOKE_S`] seconds or [`FUZZ_RUNS`] inputs.
 const FUZZ_TARGETS: [&str; 2] = ["frame", "manifest"];

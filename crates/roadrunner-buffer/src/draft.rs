@@ -7,7 +7,8 @@ use roadrunner_sys::Memfd;
 
 use crate::page::{HUGE_PAGE, round_to_pages};
 use crate::pool::Home;
-use crate::sealed::{Sealed, SharedPages};
+use crate::sealed::Sealed;
+use crate::shared::SharedPages;
 use crate::view::Extent;
 use crate::{BufferError, Traffic, doing};
 

@@ -1,4 +1,9 @@
-//! Bytes of a length that nobody knows before they are all there.
+//! Bytes of a length that nobody knows before they are all there, such as a command's output.
+//!
+//! [`crate::Draft`] takes an HTTP body of unknown length instead: such a body has a bound that it was admitted
+//! with, so that its address space is there at once, in huge pages, and it is short more often than not, so
+//! that it begins on the heap. Output has no bound but the largest payload, is written in place, and may go
+//! to several consumers.
 
 use roadrunner_sys::Memfd;
 

@@ -1,17 +1,18 @@
 //! Payloads in flight: nobody can write them any more.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt;
-use std::sync::{Arc, OnceLock};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use roadrunner_sys::{Memfd, close_aside};
 
+use crate::lifted::{Hold, Lifted};
 use crate::page::round_to_pages;
 use crate::pool::Home;
 use crate::segment::{Lease, Releases};
+use crate::shared::SharedPages;
 use crate::view::Extent;
-use crate::window::{Source, Window};
+use crate::window::Window;
 use crate::{BufferError, Traffic, doing};
 
 /// A payload that was handed over and has not landed yet.
@@ -73,8 +74,7 @@ impl<'a> Sealed<'a> {
 
     /// A payload in a range of the pool's that is as long as its pages, zero behind it.
     pub(crate) fn of_slot(slot: Extent, len: usize, home: &Home) -> Self {
-        let lifted = Lifted { slot: Some(slot), source: None, home: home.clone() };
-        Self { pages: own(lifted), len }
+        Self { pages: own(Lifted::of(slot, home)), len }
     }
 
     /// Length of the payload in bytes.
@@ -225,7 +225,7 @@ impl<'a> Sealed<'a> {
             Pages::Borrowed(bytes) => Pages::Borrowed(bytes),
             Pages::Small(bytes) => Pages::Borrowed(bytes),
             Pages::Lent(window) => Pages::Lent(window),
-            Pages::Lifted(lifted) if lifted.get().slot.is_none() => return Sealed::empty(),
+            Pages::Lifted(lifted) if lifted.get().is_gone() => return Sealed::empty(),
             Pages::Lifted(lifted) => Pages::Lifted(Hold::Lent(lifted.get_mut())),
             Pages::Shared(pages) => Pages::Shared(Arc::clone(pages)),
             Pages::Leased(lease) => Pages::Leased(Arc::clone(lease)),
@@ -393,207 +393,6 @@ impl Sealed<'static> {
     }
 }
 
-/// A lifted payload, in its own right or somebody's who keeps it if it doesn't land.
-#[derive(Debug)]
-enum Hold<'a> {
-    Own(Lifted),
-    Lent(&'a mut Lifted),
-}
-
-impl Hold<'_> {
-    fn get(&self) -> &Lifted {
-        match self {
-            Self::Own(lifted) => lifted,
-            Self::Lent(lifted) => lifted,
-        }
-    }
-
-    fn get_mut(&mut self) -> &mut Lifted {
-        match self {
-            Self::Own(lifted) => lifted,
-            Self::Lent(lifted) => lifted,
-        }
-    }
-
-    fn take(self) -> Lifted {
-        match self {
-            Self::Own(lifted) => lifted,
-            Self::Lent(lifted) => lifted.take(),
-        }
-    }
-}
-
 fn own<'a>(lifted: Lifted) -> Pages<'a> {
     Pages::Lifted(Hold::Own(lifted))
-}
-
-/// Anonymous pages, or pages of a view or segment, in a range of the pool's own.
-#[derive(Debug)]
-struct Lifted {
-    /// Always there until the value is taken apart.
-    slot: Option<Extent>,
-    source: Option<Source>,
-    home: Home,
-}
-
-impl Lifted {
-    fn out_of(window: &mut Window, len: usize) -> Result<Self, BufferError> {
-        let home = window.home().clone();
-        let pages = round_to_pages(len).unwrap_or(len);
-        let mut slot = home.pool.empty(pages).map_err(doing("reserve address space", len))?;
-        let source = window.give(&mut slot)?;
-        Ok(Self { slot: Some(slot), source, home })
-    }
-
-    fn write(
-        len: usize,
-        home: &Home,
-        write: impl FnOnce(&mut [u8]) -> io::Result<()>,
-    ) -> Result<Self, BufferError> {
-        let pages = round_to_pages(len).unwrap_or(len);
-        let mut slot = home.pool.empty(pages).map_err(doing("reserve address space", len))?;
-        home.pool.fill(&mut slot, home.domain).map_err(doing("move recycled pages in", len))?;
-        let lifted = |slot| Self { slot: Some(slot), source: None, home: home.clone() };
-        write(&mut slot.bytes_mut()[..len]).map_err(doing("write a payload", len))?;
-        slot.bytes_mut()[len..].fill(0);
-        Ok(lifted(slot))
-    }
-
-    fn bytes(&self) -> &[u8] {
-        self.slot.as_ref().map_or(&[], Extent::bytes)
-    }
-
-    /// What its pages are a view of that nobody has written to.
-    fn unmodified(&self) -> Option<&Arc<SharedPages>> {
-        let modified = |slot: &Extent| slot.is_modified().unwrap_or(true);
-        match &self.source {
-            Some(Source::View(pages)) if !self.slot.as_ref().is_none_or(modified) => Some(pages),
-            _ => None,
-        }
-    }
-
-    /// The lease of the segment that its pages are part of.
-    fn lease(&self) -> Option<&Arc<Lease>> {
-        match &self.source {
-            Some(Source::Leased(lease)) => Some(lease),
-            _ => None,
-        }
-    }
-
-    fn give(&mut self, target: &mut Extent) -> Result<Option<Source>, BufferError> {
-        let Some(mut slot) = self.slot.take() else {
-            return Ok(None);
-        };
-        if let Err(error) = target.take_pages(&mut slot) {
-            let error = doing("move pages", slot.range().len())(error);
-            self.slot = Some(slot);
-            return Err(error);
-        }
-        let source = self.source.take();
-        if source.is_none() {
-            self.home.pool.keep_empty(slot);
-        }
-        Ok(source)
-    }
-
-    /// Takes everything out.
-    fn take(&mut self) -> Self {
-        Self { slot: self.slot.take(), source: self.source.take(), home: self.home.clone() }
-    }
-}
-
-impl Drop for Lifted {
-    fn drop(&mut self) {
-        let Some(mut slot) = self.slot.take() else { return };
-        match &self.source {
-            None => self.home.pool.shelve(slot, self.home.domain),
-            // Unmapped instead: its pages are the memfd's.
-            Some(Source::View(_)) => {}
-            Some(Source::Leased(lease)) => lease.segment.take_back(&mut slot),
-        }
-    }
-}
-
-/// Pages in a sealed memfd, which any number of consumers may view.
-#[derive(Debug)]
-pub struct SharedPages {
-    memfd: Memfd,
-    len: usize,
-    /// Whether another process left bytes behind its payload, which nobody may see.
-    littered: bool,
-    /// The host's own view, made when it first reads them.
-    view: OnceLock<Extent>,
-}
-
-impl SharedPages {
-    /// Seals a memfd of `len` bytes, which nobody maps for writing any more. It comes back with the
-    /// reason when that fails.
-    pub(crate) fn seal(memfd: Memfd, len: usize) -> Result<Arc<Self>, (BufferError, Memfd)> {
-        match memfd.seal() {
-            Ok(()) => Ok(Arc::new(Self { memfd, len, littered: false, view: OnceLock::new() })),
-            Err(error) => Err((doing("seal a memfd", len)(error), memfd)),
-        }
-    }
-
-    /// A sealed memfd of another process, with `payload` bytes and the rest of their last page.
-    fn foreign(memfd: Memfd, payload: usize) -> io::Result<Arc<Self>> {
-        let len = round_to_pages(payload).unwrap_or(payload);
-        // Read, not mapped: the answer stays right, and landing need not fault the page in.
-        let mut chunk = [0; 512];
-        let (mut at, mut littered) = (payload, false);
-        while at < len && !littered {
-            let part = &mut chunk[..(len - at).min(512)];
-            memfd.file().read_exact_at(part, at as u64)?;
-            littered = part.iter().any(|byte| *byte != 0);
-            at += part.len();
-        }
-        Ok(Arc::new(Self { memfd, len, littered, view: OnceLock::new() }))
-    }
-
-    /// A memfd with a copy of some bytes.
-    pub(crate) fn copy_of(bytes: &[u8]) -> Result<Arc<Self>, BufferError> {
-        let len = round_to_pages(bytes.len()).unwrap_or(bytes.len());
-        let memfd = Memfd::new(len).map_err(doing("make a memfd", len))?;
-        memfd.file().write_all_at(bytes, 0).map_err(doing("copy into a memfd", len))?;
-        Self::seal(memfd, len).map_err(|(error, _)| error)
-    }
-
-    /// Length in bytes, a multiple of the page size.
-    #[must_use]
-    #[allow(clippy::len_without_is_empty, reason = "never empty")]
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// The sealed memfd. What lies behind a payload in it may be another process's.
-    #[must_use]
-    pub fn descriptor(&self) -> BorrowedFd<'_> {
-        self.memfd.as_fd()
-    }
-
-    /// Whether a payload of `len` bytes fills them but for zeros on the last page.
-    fn hold_only(&self, len: usize) -> bool {
-        round_to_pages(len) == Some(self.len) && !self.littered
-    }
-
-    /// Whether bytes that nobody may see lie behind the payload.
-    pub(crate) fn are_littered(&self) -> bool {
-        self.littered
-    }
-
-    pub(crate) fn memfd(&self) -> &Memfd {
-        &self.memfd
-    }
-
-    fn bytes(&self) -> Result<&[u8], BufferError> {
-        if let Some(view) = self.view.get() {
-            return Ok(view.bytes());
-        }
-        let fresh = Extent::reserve(self.len).and_then(|mut extent| {
-            extent.make_view(&self.memfd)?;
-            Ok(extent)
-        });
-        let fresh = fresh.map_err(doing("map shared pages", self.len))?;
-        Ok(self.view.get_or_init(|| fresh).bytes())
-    }
 }

@@ -6,8 +6,9 @@ use roadrunner_sys::Memfd;
 
 use crate::page::round_to_pages;
 use crate::pool::{Home, RECYCLE_FROM};
-use crate::sealed::{Sealed, SharedPages};
+use crate::sealed::Sealed;
 use crate::segment::Lease;
+use crate::shared::SharedPages;
 use crate::view::Extent;
 use crate::{BufferError, Traffic, doing};
 

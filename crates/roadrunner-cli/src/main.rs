@@ -1,7 +1,7 @@
 //! The command line of Roadrunner.
 //!
 //! ```text
-//! args.rs     what was typed                 -> a command's options, validated once
+//! args/       what was typed                 -> a command's options, validated once
 //! commands/   one file per command           -> Ok, or a Failure: one sentence and an exit code
 //! input.rs, output.rs, report.rs, progress.rs   what the commands share
 //! crew.rs     the other processes of a run

@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use roadrunner_runtime::{
-    Bounds, Call, Fault, Home, Hop, Mode, Payload, Reply, Sealed, Trace, Traffic,
+    Bounds, Fault, Home, Hop, Mode, Payload, Reply, Sealed, Trace, Traffic, Variables,
 };
-use roadrunner_workflow::Executable;
+use roadrunner_workflow::{Executable, Function, FunctionIndex, Workflow};
 
 use crate::catalog::Loaded;
 use crate::metrics::Metrics;
@@ -27,12 +27,22 @@ impl Target {
     }
 
     /// The function that gets the body.
-    pub(crate) fn function(&self) -> &str {
+    pub(crate) fn first(&self) -> &Function {
+        self.one(Workflow::entry)
+    }
+
+    /// The function that makes the response.
+    pub(crate) fn last(&self) -> &Function {
+        self.one(Workflow::last)
+    }
+
+    fn one(&self, of: fn(&Workflow) -> FunctionIndex) -> &Function {
         let workflow = self.executable().workflow();
-        match self {
-            Self::Workflow(_) => &workflow[workflow.entry()].name,
-            Self::Function(_, name) => name,
-        }
+        let named = match self {
+            Self::Workflow(_) => None,
+            Self::Function(_, name) => workflow.find(name),
+        };
+        &workflow[named.unwrap_or_else(|| of(workflow))]
     }
 
     /// Its label in the metrics: its path, with the workflow's name where there could be several.
@@ -50,13 +60,14 @@ impl Target {
         &self,
         body: Received,
         trace: Trace,
+        variables: Variables,
         metrics: &Metrics,
     ) -> Result<Sealed<'static>, Refusal> {
         let (input, copied) = body.seal().map_err(Refusal::exhausted)?;
         metrics.copied_in(copied);
         let (ended, hops) = match self {
-            Self::Workflow(_) => workflow(self.executable(), input, trace),
-            Self::Function(_, name) => function(self.executable(), name, input, trace),
+            Self::Workflow(_) => workflow(self.executable(), input, trace, variables),
+            Self::Function(_, name) => function(self.executable(), name, input, trace, variables),
         };
         metrics.hops(&hops);
         let (response, copied) = leave(ended?, self.executable().home())?;
@@ -69,9 +80,10 @@ fn workflow(
     exe: &Executable,
     input: Sealed<'static>,
     trace: Trace,
+    variables: Variables,
 ) -> (Result<Reply, Fault>, Vec<Hop>) {
     let bounds = Bounds { trace, ..Executable::bounds() };
-    match exe.run_within(bounds, Payload::One(input), &mut |_| {}) {
+    match exe.run_request(bounds, variables, Payload::One(input), &mut |_| {}) {
         Ok(finished) => (Ok(finished.reply), finished.hops),
         Err(error) => (Err(error.fault), error.hops),
     }
@@ -82,14 +94,12 @@ fn function(
     name: &str,
     input: Sealed<'static>,
     trace: Trace,
+    variables: Variables,
 ) -> (Result<Reply, Fault>, Vec<Hop>) {
     let (bytes, since) = (input.len() as u64, Instant::now());
-    let Bounds { deadline, depth, .. } = exe.app().bounds(since);
-    let (target, payload) = (name, Payload::One(input));
-    match exe.app().deliver(
-        None,
-        Call { target, payload, since, deadline, depth, caller: Default::default(), trace },
-    ) {
+    let bounds = Bounds { trace, ..exe.app().bounds(since) };
+    let call = bounds.call(name, Payload::One(input), since);
+    match exe.app().deliver_with(None, variables, call) {
         Ok(mut reply) => {
             let mode = exe.app().mode_of(name).unwrap_or(Mode::User);
             let (from, to, account) = ("input".into(), name.to_owned(), reply.account);

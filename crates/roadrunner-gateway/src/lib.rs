@@ -12,10 +12,11 @@
 //!
 //! # What reaches a function, and what doesn't
 //!
-//! A function gets the body of the request, byte for byte, and nothing else: the guest ABI has no place for
-//! headers. So a query is refused, and `Content-Type` and `Content-Encoding` are not looked at: a function
-//! must know what it is sent. A response is `application/octet-stream`, always; the text of a
-//! refusal is `text/plain`.
+//! A function gets the body of the request, byte for byte. Of the headers it sees those that the manifest
+//! names for it (`headers`), as environment variables, and of the trace its own span, `TRACEPARENT`. A query
+//! is refused, and `Content-Encoding` is not looked at. A response has the type that the manifest gives the
+//! function that made it (`content_type`), or is `application/octet-stream`; the text of a refusal is
+//! `text/plain`.
 //!
 //! # Statuses
 //!
@@ -28,7 +29,7 @@
 //! | 413 | the body is over the limit |
 //! | 422 | a function failed, trapped, broke the guest ABI, had no memory or made too large a payload |
 //! | 429 | this client has too many requests in flight |
-//! | 431 | the head is too large |
+//! | 431 | the head is too large, or the headers in it for the function |
 //! | 502 | a function elsewhere could not be reached, or went away |
 //! | 503 | too many requests, or the host has no memory, sandboxes or mappings left |
 //! | 504 | a function did not finish in time |
@@ -56,6 +57,7 @@ mod runners;
 mod serve;
 mod server;
 mod trace;
+mod variables;
 
 pub use catalog::Catalog;
 pub use limits::{Limits, Pace};

@@ -90,7 +90,7 @@ async fn place(
         return Ok(Received(Some(Draft::up_to(room, home))));
     };
     let len = usize::try_from(len).map_err(too_large)?;
-    let shared = target.executable().app().mode_of(target.function()) == Some(Mode::Kernel);
+    let shared = target.executable().app().mode_of(&target.first().name) == Some(Mode::Kernel);
     let draft = if shared {
         Draft::shared(len, home)
     } else if !charge.announce(len) {

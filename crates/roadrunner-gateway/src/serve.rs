@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode, Version};
-use roadrunner_runtime::Trace;
+use roadrunner_runtime::{Trace, Variables};
 use tracing::{Instrument, Span, field};
 
 use crate::admission::{Admission, Charge, Client, Place};
@@ -23,6 +23,7 @@ use crate::receive;
 use crate::refusal::Refusal;
 use crate::runners::Runners;
 use crate::trace::{self, TRACEPARENT};
+use crate::variables;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const METRICS: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
@@ -183,7 +184,8 @@ async fn answer(
                 let message = "functions get no query; put what they need into the body";
                 return Err(Refusal::new(StatusCode::BAD_REQUEST, message));
             }
-            invoke(shared, link, asked, target, body).await
+            let variables = variables::of(&head.headers, target.first())?;
+            invoke(shared, link, asked, target, variables, body).await
         }
     }
 }
@@ -246,6 +248,7 @@ async fn invoke(
     link: &Link,
     Asked { client, trace }: Asked,
     target: Target,
+    variables: Variables,
     body: &mut Incoming,
 ) -> Result<Answer, Refusal> {
     let place = shared.admission.request(client)?;
@@ -260,13 +263,15 @@ async fn invoke(
     // runs on to its end or deadline, still counted. Its response is dropped there.
     let ran = shared.runners.run(move || {
         let _entered = span.entered();
-        let ran = target.run(received, trace, &metrics);
+        let ran = target.run(received, trace, variables, &metrics);
         drop(running);
-        (ran, place, charge)
+        (ran, target, place, charge)
     });
-    let (ran, place, mut charge) = ran.await.ok_or_else(Refusal::panicked)?;
+    let (ran, target, place, mut charge) = ran.await.ok_or_else(Refusal::panicked)?;
     let response = Content::Payload(ran?);
     charge.set(response.len());
-    let answer = Answer::new(StatusCode::OK, response, BYTES);
+    // The manifest's types are values of headers.
+    let kind = target.last().content_type.as_deref().and_then(|it| HeaderValue::from_str(it).ok());
+    let answer = Answer::new(StatusCode::OK, response, kind.unwrap_or(BYTES));
     Ok(Answer { place: Some(place), charge: Some(charge), ..answer })
 }

@@ -9,16 +9,17 @@ use std::time::Instant;
 
 use roadrunner_buffer::{BreakEven, Domain, Home, Pool, PoolUse};
 use roadrunner_transport::{
-    Call, Fault, Inbox, Mode, Payload, Reply, Terms, Trace, Trust, Undelivered,
+    Call, Caller, Fault, Inbox, Mode, Payload, Reply, Terms, Trace, Trust, Undelivered,
 };
 use wasmtime::{Engine, Linker};
 
 use crate::config::{CALL_STACK, Config, MORE_STACK};
 use crate::deadline::Ticker;
+use crate::environment::Variables;
 use crate::error::LoadError;
 use crate::function::{Function, FunctionSpec, Inspection, ModuleSource};
 use crate::host::{self, HostState};
-use crate::inbox::Door;
+use crate::inbox::{Door, Local};
 use crate::instance::Instance;
 use crate::route::Remote;
 use crate::workers::{Ticket, Workers};
@@ -212,11 +213,7 @@ impl App {
         payload: Payload<'p>,
         since: Instant,
     ) -> Result<Reply, Undelivered<'p>> {
-        let Bounds { deadline, depth, trace } = self.bounds(since);
-        self.deliver(
-            ready,
-            Call { target, payload, since, deadline, depth, caller: Default::default(), trace },
-        )
+        self.deliver(ready, self.bounds(since).call(target, payload, since))
     }
 
     /// As [`App::call_ready`], within the caller's own deadline and depth.
@@ -226,11 +223,28 @@ impl App {
     pub fn deliver<'p>(
         self: &Arc<Self>,
         ready: Option<Ready>,
+        call: Call<'p>,
+    ) -> Result<Reply, Undelivered<'p>> {
+        self.deliver_with(ready, Variables::new(), call)
+    }
+
+    /// As [`App::deliver`], with environment variables for the function. They reach functions of this process
+    /// only.
+    ///
+    /// # Errors
+    /// As [`App::call`].
+    pub fn deliver_with<'p>(
+        self: &Arc<Self>,
+        ready: Option<Ready>,
+        variables: Variables,
         mut call: Call<'p>,
     ) -> Result<Reply, Undelivered<'p>> {
         call.deadline = call.deadline.min(self.bounds(call.since).deadline);
         match route::of_request(self, call.target) {
-            Ok(route) => dispatch::send(self, route, ready.map(|ready| ready.0), None, call),
+            Ok(route) => {
+                let ready = ready.map(|ready| ready.0);
+                dispatch::send(self, route, Local { ready, variables, charge: None }, call)
+            }
             Err(fault) => Err(Undelivered::before(fault, call.payload)),
         }
     }
@@ -263,11 +277,9 @@ impl App {
         done: impl FnOnce(Result<Reply, Fault>) + Send + 'static,
     ) -> Ticket<()> {
         let (app, since) = (Arc::clone(self), Instant::now());
-        let Bounds { deadline, depth, trace } = bounds;
         self.shared.workers.spawn(move || {
             let target = target.as_str();
-            let call =
-                Call { target, payload, since, deadline, depth, caller: Default::default(), trace };
+            let call = bounds.call(target, payload, since);
             let ended = catch_unwind(AssertUnwindSafe(|| app.deliver(None, call)))
                 .map(|ended| ended.map_err(|undelivered| undelivered.fault));
             // Whoever waits must hear of it, or would wait for ever.
@@ -341,6 +353,15 @@ pub struct Bounds {
     pub depth: u32,
     /// The span that its own is a child of.
     pub trace: Trace,
+}
+
+impl Bounds {
+    /// A call of this process's own within these bounds, of a payload that is ready since then.
+    #[must_use]
+    pub fn call<'p>(self, target: &'p str, payload: Payload<'p>, since: Instant) -> Call<'p> {
+        let Self { deadline, depth, trace } = self;
+        Call { target, payload, since, deadline, depth, caller: Caller::Unnamed, trace }
+    }
 }
 
 /// A fresh sandbox that waits for its one call.

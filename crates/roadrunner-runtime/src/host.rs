@@ -8,14 +8,16 @@ use std::time::{Duration, Instant};
 
 use roadrunner_abi::{ALLOC_UNSPECIFIED, CALL_SHARE, Errno, IMPORT_MODULE, export, import, limit};
 use roadrunner_buffer::{Contents, Sealed, Traffic, round_to_pages};
-use roadrunner_transport::{Account, Call, Fault, Hop, Mode, Payload, Reply, Trace, Undelivered};
+use roadrunner_transport::{Account, Fault, Hop, Mode, Payload, Reply, Trace, Undelivered};
 use wasmtime::{AsContextMut, Caller, Engine, Linker, ResourceLimiter};
 use wasmtime_wasi::p1::WasiP1Ctx;
 
 use crate::app::{App, Bounds, WindowBytes};
 use crate::deadline::{Bounded, TICK};
 use crate::dispatch;
+use crate::environment::{self, Variables};
 use crate::function::Function;
+use crate::inbox::Local;
 use crate::instance::first;
 use crate::memory::{Guest, GuestError, LinearMemory};
 use crate::process::{Process, Stop as StopProcess};
@@ -50,6 +52,8 @@ pub(crate) struct HostState {
     pub(crate) depth: u32,
     /// The invocation's own span.
     pub(crate) trace: Trace,
+    /// What its call brought for the environment.
+    pub(crate) variables: Variables,
     /// What the payload that is about to land was charged on its way; its window takes it over.
     pub(crate) arriving: Option<WindowBytes>,
     pub(crate) tickets: Vec<Submitted>,
@@ -165,6 +169,7 @@ impl HostState {
             epoch,
             depth: 0,
             trace: Trace::default(),
+            variables: Variables::new(),
             arriving: None,
             tickets: Vec::new(),
             next_ticket: 1,
@@ -187,8 +192,8 @@ impl HostState {
     }
 
     pub(crate) fn wasi(&mut self) -> &mut WasiP1Ctx {
-        let (spec, epoch) = (&self.function.spec, self.epoch);
-        &mut self.wasi.get_or_insert_with(|| Wasi::without_dirs(spec, epoch)).ctx
+        let epoch = self.epoch;
+        &mut self.wasi.get_or_insert_with(|| Wasi::without_dirs(epoch)).ctx
     }
 
     /// What its own calls have from it.
@@ -268,6 +273,7 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<HostState>> {
     wasmtime_wasi::p1::add_to_linker_sync(&mut linker, HostState::wasi)?;
     sleep::replace_poll(&mut linker)?;
     streams::replace_streams(&mut linker)?;
+    environment::replace_environment(&mut linker)?;
     let host = IMPORT_MODULE;
     linker.func_wrap(host, import::BUFFER_ALLOC, buffer_alloc)?;
     linker.func_wrap(host, import::BUFFER_FREE, buffer_free)?;
@@ -342,20 +348,12 @@ fn call_and_wait(guest: &mut Guest<'_>, request: Request, out: u32) -> Result<i3
     let (target, route) = target(guest, request)?;
     let Request { ptr, len, .. } = request;
     let state = guest.0.data();
-    let (app, Bounds { deadline, depth, trace }) = (Arc::clone(&state.app), state.bounds());
+    let (app, bounds) = (Arc::clone(&state.app), state.bounds());
     let since = Instant::now();
     let (mode, bytes) = (route.mode(), u64::from(len));
     let send = |payload| {
-        let call = Call {
-            target: &target,
-            payload,
-            since,
-            deadline,
-            depth,
-            caller: Default::default(),
-            trace,
-        };
-        dispatch::send(&app, route, None, None, call).map_err(refusal)
+        let call = bounds.call(&target, payload, since);
+        dispatch::send(&app, route, Local::default(), call).map_err(refusal)
     };
     if request.flags & CALL_SHARE != 0 {
         let (sealed, copied) = guest.share(ptr, len)?;
@@ -428,7 +426,7 @@ fn start(guest: &mut Guest<'_>, request: Request) -> Result<i32, Halt> {
     if state.tickets.len() >= limit::TICKETS || state.next_ticket == i32::MAX {
         return Err(Errno::Limit.into());
     }
-    let (app, Bounds { deadline, depth, trace }) = (Arc::clone(&state.app), state.bounds());
+    let (app, bounds) = (Arc::clone(&state.app), state.bounds());
     let since = Instant::now();
     // On its way a payload is no window's, and still one that the app makes the host hold.
     let pages = round_to_pages(len as usize).ok_or(Errno::TooLarge)?;
@@ -447,17 +445,9 @@ fn start(guest: &mut Guest<'_>, request: Request) -> Result<i32, Halt> {
     let asked = Asked { target: target.clone(), mode: route.mode(), bytes: u64::from(len), copied };
     let worker = Arc::clone(&app);
     let ticket = app.shared.workers.spawn(move || {
-        let payload = Payload::One(sealed);
-        let call = Call {
-            target: &target,
-            payload,
-            since,
-            deadline,
-            depth,
-            caller: Default::default(),
-            trace,
-        };
-        dispatch::send(&worker, route, None, Some(charge), call).map_err(refusal)
+        let call = bounds.call(&target, Payload::One(sealed), since);
+        let local = Local { charge: Some(charge), ..Local::default() };
+        dispatch::send(&worker, route, local, call).map_err(refusal)
     });
     let state = guest.0.data_mut();
     let id = state.next_ticket;

@@ -11,16 +11,25 @@ use tracing::span::EnteredSpan;
 
 use crate::app::{App, Bounds, WindowBytes};
 use crate::config::{CALL_STACK, MORE_STACK};
+use crate::environment::Variables;
 use crate::function::Function;
 use crate::instance::Instance;
 
 /// The receiving end of an app.
 pub(crate) struct AppInbox<'a> {
     pub(crate) app: &'a Arc<App>,
+    pub(crate) local: Cell<Local>,
+}
+
+/// What a call brings along that never leaves this process.
+#[derive(Default)]
+pub(crate) struct Local {
     /// A sandbox that was made ahead of the call.
-    pub(crate) ready: Cell<Option<Instance>>,
-    /// What the payload was charged on its way here.
-    pub(crate) charge: Cell<Option<WindowBytes>>,
+    pub(crate) ready: Option<Instance>,
+    /// What the payload was charged on its way here, which becomes its window's.
+    pub(crate) charge: Option<WindowBytes>,
+    /// For the environment of the function.
+    pub(crate) variables: Variables,
 }
 
 impl Inbox for AppInbox<'_> {
@@ -28,8 +37,7 @@ impl Inbox for AppInbox<'_> {
         match admit(self.app, &call) {
             Err(fault) => Err(Undelivered::before(fault, call.payload)),
             Ok(function) => {
-                let ready = self.ready.take().filter(|instance| instance.is_of(function));
-                let run = || run(self.app, function, ready, self.charge.take(), call);
+                let run = || run(self.app, function, self.local.take(), call);
                 // A caller's thread may have any stack; nested calls take theirs from the same.
                 stacker::maybe_grow(CALL_STACK, MORE_STACK, run)
             }
@@ -58,8 +66,8 @@ impl Door {
 
 impl Inbox for Door {
     fn accept<'p>(&self, call: Call<'p>) -> Result<Reply, Undelivered<'p>> {
-        let (ready, charge) = (Cell::new(self.spare().remove(call.target)), Cell::new(None));
-        AppInbox { app: &self.app, ready, charge }.accept(call)
+        let local = Local { ready: self.spare().remove(call.target), ..Local::default() };
+        AppInbox { app: &self.app, local: local.into() }.accept(call)
     }
 
     fn rest(&self, target: &str) {
@@ -107,14 +115,13 @@ fn admit<'a>(app: &'a Arc<App>, call: &Call<'_>) -> Result<&'a Arc<Function>, Fa
 fn run<'p>(
     app: &Arc<App>,
     function: &Arc<Function>,
-    ready: Option<Instance>,
-    charge: Option<WindowBytes>,
+    Local { ready, charge, variables }: Local,
     call: Call<'p>,
 ) -> Result<Reply, Undelivered<'p>> {
     let trace = call.trace.child();
     let _span = span(function, &call.trace, &trace);
     let running = app.shared.ticker.run();
-    let made = match ready {
+    let made = match ready.filter(|instance| instance.is_of(function)) {
         Some(instance) => Ok(instance),
         None => Instance::new(app, function),
     };
@@ -123,7 +130,7 @@ fn run<'p>(
         Err(fault) => return Err(Undelivered::before(fault, call.payload)),
     };
     let Call { deadline, depth, .. } = call;
-    instance.begin(Bounds { deadline, depth, trace }, charge);
+    instance.begin(Bounds { deadline, depth, trace }, charge, variables);
     let traffic = instance.receive(call.payload)?;
     let entered = Instant::now();
     let handover = entered.saturating_duration_since(call.since);

@@ -16,6 +16,7 @@ use wasmtime_wasi::I32Exit;
 
 use crate::app::{App, Bounds, WindowBytes};
 use crate::deadline;
+use crate::environment::Variables;
 use crate::function::{AllocateShape, AllocatorShape, Entry, Function};
 use crate::host::{HostState, Stop};
 use crate::memory::{Allocate, Allocator, Guest, GuestError, LinearMemory};
@@ -119,11 +120,17 @@ impl Instance {
 
     /// Its call begins, with this span: it is stopped at the deadline or when the function's own time is over. What
     /// its payload has been charged is for the payload's window.
-    pub(crate) fn begin(&mut self, bounds: Bounds, charge: Option<WindowBytes>) {
+    pub(crate) fn begin(
+        &mut self,
+        bounds: Bounds,
+        charge: Option<WindowBytes>,
+        variables: Variables,
+    ) {
         let state = self.store.data_mut();
         state.deadline = bounds.deadline.min(Instant::now() + self.function.spec.timeout);
         state.depth = bounds.depth;
         state.trace = bounds.trace;
+        state.variables = variables;
         state.arriving = charge;
         deadline::arm(&mut self.store);
     }

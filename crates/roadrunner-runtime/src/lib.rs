@@ -22,6 +22,7 @@ mod config;
 mod deadline;
 mod dispatch;
 mod engine;
+mod environment;
 mod error;
 mod function;
 mod host;
@@ -38,6 +39,7 @@ mod workers;
 
 pub use app::{App, Bounds, Ready, Runtime};
 pub use config::{Cache, Config};
+pub use environment::Variables;
 pub use error::LoadError;
 pub use function::{FunctionSpec, Inspection, Kind, ModuleSource, WasiDir, WasiSpec};
 pub use process::{Exit, Process, Stop};

@@ -1,7 +1,8 @@
 //! WASI preview 1 with nothing ambient but the time and random numbers: no network, the environment
 //! and directories that the manifest names, and standard streams that are logged.
 //!
-//! A command's payload is its stdin and its response its stdout, see `streams.rs`.
+//! What a guest reads of its environment: `environment.rs`. A command's payload is its stdin and its response
+//! its stdout: `streams.rs`.
 
 use std::time::Instant;
 
@@ -49,7 +50,7 @@ impl Wasi {
         epoch: Instant,
         streams: Streams,
     ) -> Result<Box<Self>, Fault> {
-        let mut builder = Self::builder(spec, epoch);
+        let mut builder = Self::builder(epoch);
         Self::open_dirs(&mut builder, spec)?;
         builder.arg(&spec.name);
         let mut wasi = Self::build(builder);
@@ -74,14 +75,14 @@ impl Wasi {
 
     /// For a handler that may see directories.
     pub(crate) fn handler(spec: &FunctionSpec, epoch: Instant) -> Result<Box<Self>, Fault> {
-        let mut builder = Self::builder(spec, epoch);
+        let mut builder = Self::builder(epoch);
         Self::open_dirs(&mut builder, spec)?;
         Ok(Self::build(builder))
     }
 
     /// For a handler that sees no directory.
-    pub(crate) fn without_dirs(spec: &FunctionSpec, epoch: Instant) -> Box<Self> {
-        Self::build(Self::builder(spec, epoch))
+    pub(crate) fn without_dirs(epoch: Instant) -> Box<Self> {
+        Self::build(Self::builder(epoch))
     }
 
     fn open_dirs(builder: &mut WasiCtxBuilder, spec: &FunctionSpec) -> Result<(), Fault> {
@@ -97,12 +98,9 @@ impl Wasi {
         Ok(())
     }
 
-    fn builder(spec: &FunctionSpec, epoch: Instant) -> WasiCtxBuilder {
+    fn builder(epoch: Instant) -> WasiCtxBuilder {
         let mut builder = WasiCtxBuilder::new();
         builder.monotonic_clock(Clock(epoch));
-        for (name, value) in &spec.wasi.env {
-            builder.env(name, value);
-        }
         builder
     }
 

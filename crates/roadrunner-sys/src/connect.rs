@@ -1,8 +1,8 @@
-//! Connecting to a UNIX socket by a time.
+//! Connections that end in time: while they are made, and when their peer's host is gone.
 
 use std::io;
 use std::mem::{self, offset_of};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
@@ -49,6 +49,41 @@ pub fn connect_unix(address: &SocketAddr, wait: Duration) -> io::Result<UnixStre
     }
 }
 
+/// Without a word of the peer for so long: a probe is sent, and then one after the other.
+const SILENCE_S: libc::c_int = 10;
+const BETWEEN_PROBES_S: libc::c_int = 5;
+
+/// Without an answer for so long the peer's host is gone.
+const GONE_MS: libc::c_int = 30_000;
+
+/// Has the kernel end a TCP connection some 30 s after its peer's host has gone without a word, as one does that loses
+/// its power or its network, and with `ETIMEDOUT`. Without this it is 15 minutes where bytes are on their way, and
+/// never where none are. A peer that takes no bytes for as long counts as gone too.
+///
+/// # Errors
+/// As `setsockopt`.
+pub fn end_with_peer(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set_number(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+    set_number(socket, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, SILENCE_S)?;
+    set_number(socket, libc::IPPROTO_TCP, libc::TCP_KEEPINTVL, BETWEEN_PROBES_S)?;
+    // tcp(7): it goes before the number of probes.
+    set_number(socket, libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, GONE_MS)
+}
+
+/// Sets an option of a socket that is a number.
+pub(crate) fn set_number(
+    socket: BorrowedFd<'_>,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    let len = libc::socklen_t::try_from(size_of_val(&value)).map_err(io::Error::other)?;
+    let place = (&raw const value).cast();
+    // SAFETY: R3, the kernel reads a local.
+    let set = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, place, len) };
+    if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// The family of UNIX sockets, as addresses have it.
 const FAMILY: libc::sa_family_t = 1;
 
@@ -77,10 +112,30 @@ fn raw(address: &SocketAddr) -> io::Result<(libc::sockaddr_un, libc::socklen_t)>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsFd;
     use std::os::unix::net::UnixListener;
     use std::process;
 
     const SHORT: Duration = Duration::from_millis(50);
+
+    #[test]
+    fn the_end_of_a_peer_is_looked_for() {
+        let (here, _there) = crate::testing::loopback();
+        end_with_peer(here.as_fd()).unwrap();
+        let number = |level, name| -> libc::c_int {
+            let (mut value, mut len) = (0, 4);
+            let (place, room) = ((&raw mut value).cast(), &raw mut len);
+            // SAFETY: R3.
+            assert_eq!(unsafe { libc::getsockopt(here.as_raw_fd(), level, name, place, room) }, 0);
+            value
+        };
+        assert_eq!(number(libc::SOL_SOCKET, libc::SO_KEEPALIVE), 1);
+        assert_eq!(number(libc::IPPROTO_TCP, libc::TCP_KEEPIDLE), SILENCE_S);
+        assert_eq!(number(libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT), GONE_MS);
+        // A socket of another kind has no such options.
+        let (unix, _peer) = UnixStream::pair().unwrap();
+        assert!(end_with_peer(unix.as_fd()).is_err());
+    }
 
     fn listening(name: &str) -> (UnixListener, SocketAddr) {
         let name = format!("roadrunner-connect-{}-{name}", process::id());

@@ -118,8 +118,10 @@ pub fn parent_of(pid: u32) -> Option<u32> {
 /// `wait`. One that nobody has waited for yet has ended too.
 #[must_use]
 pub fn has_ended(process: BorrowedFd<'_>, wait: Duration) -> bool {
-    // pidfd_open(2): it becomes readable then. Without memory to ask the process counts as alive.
-    wait_until_ready(process, Ready::Read, wait).unwrap_or(false)
+    // pidfd_open(2): it becomes readable then. Without memory to ask the process counts as alive. A signal ends
+    // the wait as an event would, so the answer is that of a look without one.
+    let look = |wait| wait_until_ready(process, Ready::Read, wait).unwrap_or(false);
+    look(wait) && look(Duration::ZERO)
 }
 
 #[cfg(test)]

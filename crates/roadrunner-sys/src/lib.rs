@@ -22,6 +22,7 @@ mod descriptors;
 mod host;
 mod mapping;
 mod memfd;
+mod peer;
 mod ring;
 mod socket;
 mod splice;
@@ -32,7 +33,7 @@ mod watch;
 mod zerocopy;
 
 pub use closer::close_aside;
-pub use connect::connect_unix;
+pub use connect::{connect_unix, end_with_peer};
 pub use container::{
     MountFlags, enter_network, leave_groups, mount, open_below, open_stream, own_mounts,
     see_files_as, unmount,
@@ -46,10 +47,11 @@ pub use mapping::{
     map_plain_in_hole, map_private, map_shared, move_pages, reserve, resize, unmap,
 };
 pub use memfd::{Memfd, Seals};
+pub use peer::{PeerCredentials, peer_credentials, peer_pidfd, user};
 pub use ring::Ring;
 pub use socket::{
-    MAX_DESCRIPTORS, PeerCredentials, Ready, is_quiet, peer_credentials, peer_pidfd,
-    receive_with_descriptors, send_with_descriptors, stop_listening, user, wait_until_ready,
+    MAX_DESCRIPTORS, Ready, is_quiet, receive_with_descriptors, send_with_descriptors,
+    stop_listening, wait_until_ready,
 };
 pub use splice::{Pipe, send_file};
 pub use waiting::{Waker, wait_for_any};

@@ -22,6 +22,8 @@ pub struct Ring {
     ring: IoUring,
     /// Requests whose pages the kernel may still read.
     pending: u32,
+    /// Whether a request waits in the submission queue, which the kernel had no memory to take.
+    refused: bool,
     copied: bool,
 }
 
@@ -41,34 +43,45 @@ impl Ring {
             let what = "io_uring has no IORING_OP_SEND_ZC before Linux 6.0";
             return Err(io::Error::new(io::ErrorKind::Unsupported, what));
         }
-        Ok(Self { ring, pending: 0, copied: false })
+        Ok(Self { ring, pending: 0, refused: false, copied: false })
     }
 
     /// Sends some of the bytes without waiting. Their pages are the kernel's to read
     /// while any request is [pending](Ring::pending).
     ///
     /// # Errors
-    /// `WouldBlock` where the socket has no room. `ENOMEM` and `ENOBUFS` where too many pages are
+    /// `WouldBlock` where the socket has no room, and where the kernel has no memory for the request: that stays in the
+    /// queue, and the next call, which must be for the same bytes, is for it. `ENOMEM` and `ENOBUFS` where too many pages are
     /// pending (`RLIMIT_MEMLOCK`). Else as `send`.
     pub fn send_zerocopy(&mut self, socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
-        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let request = opcode::SendZc::new(Fd(socket.as_raw_fd()), bytes.as_ptr(), len)
-            .flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
-            .zc_flags(REPORT_USAGE)
-            .build();
-        // SAFETY: the kernel reads through the pointer before the request's completion, which is
-        // waited for below, while the reference lives; the pages it keeps it counts.
-        let pushed = unsafe { self.ring.submission().push(&request) };
-        pushed.map_err(io::Error::other)?;
+        if !self.refused {
+            self.push(socket, bytes)?;
+        }
+        self.refused = false;
         loop {
-            match self.ring.submit_and_wait(1) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-                _ => {}
+            let submitted = self.ring.submit_and_wait(1);
+            // Of what is submitted a completion comes, whatever the wait for it ended in.
+            if submitted.is_err() && !self.ring.submission().is_empty() {
+                self.refused = true;
+                return Err(io::ErrorKind::WouldBlock.into());
             }
             if let Some(result) = self.take_completions() {
                 return usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result));
             }
         }
+    }
+
+    fn push(&mut self, socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
+        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let request = opcode::SendZc::new(Fd(socket.as_raw_fd()), bytes.as_ptr(), len)
+            .flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+            .zc_flags(REPORT_USAGE)
+            .build();
+        // SAFETY: the kernel only reads through the pointer, and does so before the request's completion, for which
+        // `send_zerocopy` waits while the reference lives. A request that the kernel refuses it has not read; that
+        // one stays in a queue which nobody else hands over.
+        let pushed = unsafe { self.ring.submission().push(&request) };
+        pushed.map_err(io::Error::other)
     }
 
     /// Takes all completions, and gives the result of a request that is among them.
@@ -111,6 +124,7 @@ impl Ring {
         }
         let wait = Timespec::from(wait);
         let waited = self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&wait));
+        self.refused &= !self.ring.submission().is_empty();
         self.take_completions();
         match waited {
             Err(error) if error.raw_os_error() == Some(libc::ETIME) => Ok(self.pending < before),
@@ -162,6 +176,24 @@ mod tests {
         let ended = ended.map(|error| error.kind());
         let ends = [Some(io::ErrorKind::BrokenPipe), Some(io::ErrorKind::ConnectionReset)];
         assert!(ends.contains(&ended), "{ended:?}");
+    }
+
+    #[test]
+    fn a_request_that_the_kernel_did_not_take_is_sent_once() {
+        let Some(mut ring) = ring() else { return };
+        let (here, there) = loopback();
+        let bytes = pattern(10_000);
+        // As a submission leaves it for which there was no memory.
+        ring.push(here.as_fd(), &bytes).unwrap();
+        ring.refused = true;
+        for _ in 0..2 {
+            assert_eq!(ring.send_zerocopy(here.as_fd(), &bytes).unwrap(), bytes.len());
+        }
+        settle(&mut ring);
+        assert_eq!(read_exactly(&there, 20_000), [&bytes[..], &bytes].concat());
+        there.set_nonblocking(true).unwrap();
+        let more = std::io::Read::read(&mut &there, &mut [0]).unwrap_err();
+        assert_eq!(more.kind(), io::ErrorKind::WouldBlock, "something came twice");
     }
 
     #[test]

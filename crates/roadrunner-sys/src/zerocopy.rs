@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 use std::{io, mem, thread};
 
+use crate::connect::set_number;
 use crate::socket::{control_messages, empty_message, poll, retried};
 
 /// The kernel's `SO_EE_ORIGIN_ZEROCOPY` and `SO_EE_CODE_ZEROCOPY_COPIED` (`linux/errqueue.h`).
@@ -36,13 +37,7 @@ pub struct Completed {
 /// # Errors
 /// When the kernel doesn't know it (before Linux 4.14), or it is no such socket.
 pub fn enable_zerocopy(socket: BorrowedFd<'_>) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    let len = libc::socklen_t::try_from(size_of_val(&on)).map_err(io::Error::other)?;
-    let (level, name) = (libc::SOL_SOCKET, libc::SO_ZEROCOPY);
-    // SAFETY: R3, the kernel reads a local.
-    let set =
-        unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const on).cast(), len) };
-    if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    set_number(socket, libc::SOL_SOCKET, libc::SO_ZEROCOPY, 1)
 }
 
 /// Sends some of the bytes without waiting. Their pages are the kernel's to read until it has

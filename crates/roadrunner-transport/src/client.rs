@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use roadrunner_buffer::{BufferError, Sealed, Traffic};
 
 use crate::frame::{CallMeta, FaultMeta, Header, Meta, ReplyMeta, Trace};
-use crate::link::{self, Budget, Link, LinkError, Received, Unsent};
+use crate::link::{self, Budget, Got, Link, LinkError, Received, Unsent};
 use crate::{Account, Call, Fault, Hop, Lender, Payload, Reply, Terms, Undelivered};
 
 /// Links that wait for the next call: as many as a few workflows use at a time. Each is a descriptor
@@ -22,6 +22,9 @@ const IDLE_LINKS: usize = 16;
 
 /// After which a waiting link is not used any more: before the peer closes it.
 const IDLE: Duration = Duration::from_secs(50);
+
+/// How much earlier than its peer a link is given up for its age: longer than between a look and a call.
+const OLD: Duration = Duration::from_secs(60);
 
 /// Calls of one peer at a time: what the peer takes, and a process with 1024 descriptors can hold.
 const CALLS: usize = 256;
@@ -68,6 +71,18 @@ struct Sent<L> {
     leases: Vec<u64>,
 }
 
+/// A call that the peer has not, or perhaps has.
+struct NotSent {
+    fault: Fault,
+    maybe: bool,
+}
+
+impl From<Fault> for NotSent {
+    fn from(fault: Fault) -> Self {
+        Self { fault, maybe: false }
+    }
+}
+
 /// A call that the peer has not.
 enum Unsendable<L> {
     /// There is no link to send it over.
@@ -105,16 +120,24 @@ impl<D: Dial> Client<D> {
         let copied = packed.as_ref().map_or(Traffic::default(), |(_, copied)| *copied);
         let many = matches!(payload, Payload::Many(_));
         let sent = match &packed {
-            Some((parts, _)) => self.send(target, parts, many, deadline, depth, trace),
+            Some((parts, _)) => self.send(target, parts, many, (since, deadline), depth, trace),
             None => with_parts(&mut payload, |parts| {
-                self.send(target, parts, many, deadline, depth, trace)
+                self.send(target, parts, many, (since, deadline), depth, trace)
             })
-            .unwrap_or_else(|source| Err(Fault::HandOver { function: target.into(), source })),
+            .unwrap_or_else(|source| {
+                Err(Fault::HandOver { function: target.into(), source }.into())
+            }),
         };
         drop(packed);
         let mut sent = match sent {
             Ok(sent) => sent,
-            Err(fault) => return Err(Undelivered::before(fault, payload)),
+            Err(NotSent { fault, maybe: false }) => {
+                return Err(Undelivered::before(fault, payload));
+            }
+            // No descriptors went: those need no more than that they are sent.
+            Err(NotSent { fault, maybe: true }) => {
+                return Err(Undelivered::maybe(fault, Some(payload)));
+            }
         };
         match self.answer(&mut sent, deadline) {
             Ok(Received { meta: Meta::Reply(meta), parts, since: arrived, .. }) => {
@@ -134,12 +157,11 @@ impl<D: Dial> Client<D> {
             }
             Ok(Received { meta: Meta::Call(_), .. }) => {
                 let what = io::Error::new(io::ErrorKind::InvalidData, "it answered with a call");
-                let fault = self.unanswered(sent.link, target, Duration::ZERO, &what.into());
+                let fault = self.unanswered(sent.link, target, (since, deadline), &what.into());
                 Err(Undelivered::after(fault))
             }
             Err(error) => {
-                let had = deadline.saturating_duration_since(since);
-                let fault = self.unanswered(sent.link, target, had, &error);
+                let fault = self.unanswered(sent.link, target, (since, deadline), &error);
                 // Whoever borrowed it may have written to it.
                 let copy = sent.leases.is_empty().then_some(payload);
                 Err(Undelivered::maybe(fault, copy))
@@ -147,13 +169,21 @@ impl<D: Dial> Client<D> {
         }
     }
 
-    /// No answer came that can be read.
-    fn unanswered(&self, link: D::Link, target: &str, had: Duration, error: &LinkError) -> Fault {
+    /// No answer came that can be read, to a call with this time.
+    fn unanswered(
+        &self,
+        link: D::Link,
+        target: &str,
+        (since, deadline): (Instant, Instant),
+        error: &LinkError,
+    ) -> Fault {
         // Closed first: what the peer sends after it fails to, and is not lost.
         drop(link);
         self.terms.trust.abandon_all();
-        if error.is_timeout() {
-            return Fault::TimedOut { function: target.into(), timeout: had };
+        // The kernel has time-outs of its own, for peers that are gone.
+        if error.is_timeout() && deadline <= Instant::now() {
+            let timeout = deadline.saturating_duration_since(since);
+            return Fault::TimedOut { function: target.into(), timeout };
         }
         self.lost(target, error)
     }
@@ -204,10 +234,10 @@ impl<D: Dial> Client<D> {
         target: &str,
         parts: &[Sealed<'_>],
         many: bool,
-        deadline: Instant,
+        (since, deadline): (Instant, Instant),
         depth: u32,
         trace: Trace,
-    ) -> Result<Sent<D::Link>, Fault> {
+    ) -> Result<Sent<D::Link>, NotSent> {
         let id = self.ids.fetch_add(1, Ordering::Relaxed);
         let released = self.terms.trust.releases();
         let send = |link: &mut D::Link| {
@@ -221,7 +251,7 @@ impl<D: Dial> Client<D> {
                 released: released.clone(),
             });
             let head = meta.encode(id, trace, false);
-            let head = head.map_err(|error| Unsent { error: error.into(), begun: false })?;
+            let head = head.map_err(|error| Unsent { error: error.into(), got: Got::Nothing })?;
             link::send(link, &head, parts, deadline, &self.terms)
         };
         let ended = self.send_over_some(target, deadline, send);
@@ -232,18 +262,22 @@ impl<D: Dial> Client<D> {
             }
             Err(Unsendable::Fault(fault)) => {
                 self.terms.trust.put_back(released);
-                return Err(fault);
+                return Err(fault.into());
             }
             Err(Unsendable::Cut(link, unsent)) => (link, unsent),
         };
+        if unsent.got == Got::All {
+            let fault = self.unanswered(link, target, (since, deadline), &unsent.error);
+            return Err(NotSent { fault, maybe: true });
+        }
         self.terms.trust.put_back(released);
         // The peer may have said why before it closed.
         let until = deadline.min(Instant::now() + LAST_WORDS);
         match self.receive(&mut link, until) {
             Ok(Received {
                 meta: Meta::Fault(FaultMeta { fault, delivered: false, .. }), ..
-            }) => Err(fault.into()),
-            _ => Err(self.not_sent(target, deadline, &unsent.error)),
+            }) => Err(Fault::from(fault).into()),
+            _ => Err(self.not_sent(target, deadline, &unsent.error).into()),
         }
     }
 
@@ -258,7 +292,8 @@ impl<D: Dial> Client<D> {
             match send(&mut link) {
                 Ok(()) => return Ok(link),
                 // It was closed meanwhile.
-                Err(Unsent { error: LinkError::Io(error), begun: false }) if is_closed(&error) => {}
+                Err(Unsent { error: LinkError::Io(error), got: Got::Nothing })
+                    if is_closed(&error) => {}
                 Err(unsent) => return Err(Unsendable::Cut(link, unsent)),
             }
         }
@@ -303,8 +338,8 @@ impl<D: Dial> Client<D> {
     /// A link that waits for a call and is still open.
     fn waiting(&self) -> Option<D::Link> {
         loop {
-            let (link, since) = self.idle().pop()?;
-            if since.elapsed() < IDLE && link.is_quiet() {
+            let (mut link, since) = self.idle().pop()?;
+            if since.elapsed() < IDLE && !link.is_old(OLD) && link.is_quiet() {
                 return Some(link);
             }
         }

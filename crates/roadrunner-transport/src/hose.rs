@@ -182,6 +182,14 @@ pub(crate) struct Hose {
     way: Option<(Method, Box<dyn Way>)>,
 }
 
+/// A payload that may not be there.
+#[derive(Debug)]
+pub(crate) struct Stopped {
+    pub(crate) error: io::Error,
+    /// Whether the kernel took all of it: what failed then was to hear that it needs the pages no more.
+    pub(crate) whole: bool,
+}
+
 /// How far a way got.
 enum Got {
     /// Everything is sent and its pages are free.
@@ -196,7 +204,7 @@ impl Hose {
     }
 
     /// Sends all bytes, and returns when the kernel needs their pages no more.
-    pub(crate) fn send(&mut self, source: &Source<'_>, until: Instant) -> io::Result<()> {
+    pub(crate) fn send(&mut self, source: &Source<'_>, until: Instant) -> Result<(), Stopped> {
         let method = self.choice.next(source.bytes.len(), source.sealed.is_some());
         let meter = Meter::start(self.stream.as_fd());
         match self.send_by(method, source, 0, until)? {
@@ -214,7 +222,7 @@ impl Hose {
                 }
                 match self.send_by(Method::Send, source, at, until)? {
                     Got::All => Ok(()),
-                    Got::To(_, error) => Err(error),
+                    Got::To(_, error) => Err(Stopped { error, whole: false }),
                 }
             }
         }
@@ -226,7 +234,7 @@ impl Hose {
         source: &Source<'_>,
         from: usize,
         until: Instant,
-    ) -> io::Result<Got> {
+    ) -> Result<Got, Stopped> {
         let way = match self.way.take_if(|(open, _)| *open == method) {
             Some((_, way)) => Ok(way),
             None => method.open(&self.stream),
@@ -252,9 +260,10 @@ impl Hose {
             }
             _ => way.settle(socket, until),
         };
+        let whole = at == source.bytes.len();
         if let Err(error) = settled {
             let_go(&mut **way, socket);
-            return Err(sent.err().unwrap_or(error));
+            return Err(Stopped { error: sent.err().unwrap_or(error), whole });
         }
         match sent {
             Ok(()) => Ok(Got::All),
@@ -263,7 +272,7 @@ impl Hose {
                 self.way = None;
                 Ok(Got::To(at, error))
             }
-            Err(error) => Err(error),
+            Err(error) => Err(Stopped { error, whole }),
         }
     }
 }

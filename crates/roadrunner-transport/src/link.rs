@@ -1,22 +1,24 @@
 //! Frames over a connection, whatever carries it: what the ways between processes and between
 //! hosts have in common. Every read and write ends by a time.
 
+mod send;
+
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use roadrunner_buffer::{BufferError, Descriptor, Home, Sealed};
+use roadrunner_buffer::{BufferError, Home, Sealed};
 use roadrunner_sys::{self as sys, Ready};
 
 use crate::frame::{
-    DESCRIPTORS, FrameError, HEADER_BYTES, Header, INLINE_CHECKSUM_BYTES, InlineChecksum, Meta,
-    Part, Place,
+    FrameError, HEADER_BYTES, Header, INLINE_CHECKSUM_BYTES, InlineChecksum, Meta, Part, Place,
 };
-use crate::hose::{self, Hose, Source};
+use crate::hose::Hose;
 use crate::{Caller, Terms, Trace, Trust};
+
+pub(crate) use send::{Got, Unsent, leases_of, parts_of, send};
 
 /// Bytes of a payload that are received at a time: fewer cost calls, more would count long before
 /// they have come.
@@ -68,7 +70,12 @@ pub(crate) trait Link: Send {
     fn wait(&mut self, ready: Ready, wait: Duration) -> io::Result<bool>;
 
     /// Whether the peer has neither closed nor said anything, where a write would not find that out.
-    fn is_quiet(&self) -> bool;
+    fn is_quiet(&mut self) -> bool;
+
+    /// Whether its ends are to show again who they are, or will be within `early`.
+    fn is_old(&self, _early: Duration) -> bool {
+        false
+    }
 
     /// What sends large payloads, where that is something better than `write`.
     fn hose(&mut self) -> Option<&mut Hose> {
@@ -159,145 +166,6 @@ impl Drop for Share<'_> {
     fn drop(&mut self) {
         self.budget.taken.fetch_sub(self.taken, Ordering::Relaxed);
     }
-}
-
-/// How each payload of a frame is to travel: in a descriptor, where descriptors do, as long as there is
-/// room for one more, else as bytes.
-fn forms<'s>(link: &impl Link, parts: &'s [Sealed<'_>]) -> Vec<Option<Descriptor<'s>>> {
-    let mut room = if link.passes_descriptors() { usize::from(DESCRIPTORS) } else { 0 };
-    let form = |part: &'s Sealed<'_>| {
-        let descriptor = part.descriptor().filter(|_| room > 0);
-        room -= usize::from(descriptor.is_some());
-        descriptor
-    };
-    parts.iter().map(form).collect()
-}
-
-/// What a frame says of its payloads.
-pub(crate) fn parts_of(link: &impl Link, parts: &[Sealed<'_>]) -> Vec<Part> {
-    let place = |form: &Option<Descriptor<'_>>| match form {
-        None => Place::Inline,
-        Some(Descriptor::Sealed(_)) => Place::Sealed,
-        Some(Descriptor::Segment(_)) => Place::Segment,
-    };
-    let forms = forms(link, parts);
-    let part = |(part, form): (&Sealed<'_>, _)| Part { len: part.len() as u64, place: place(form) };
-    parts.iter().zip(&forms).map(part).collect()
-}
-
-/// The segments whose leases go over with these payloads.
-pub(crate) fn leases_of(link: &impl Link, parts: &[Sealed<'_>]) -> Vec<u64> {
-    let lease = |form| match form {
-        Some(Descriptor::Segment(lease)) => Some(lease.id()),
-        _ => None,
-    };
-    forms(link, parts).into_iter().filter_map(lease).collect()
-}
-
-/// A frame that could not be sent.
-#[derive(Debug)]
-pub(crate) struct Unsent {
-    pub(crate) error: LinkError,
-    /// Whether the peer may have some of it.
-    pub(crate) begun: bool,
-}
-
-/// Sends a frame: the head as [`Meta::encode`] made it, and its payloads. Leases that go over are
-/// noted.
-pub(crate) fn send(
-    link: &mut impl Link,
-    head: &[u8],
-    parts: &[Sealed<'_>],
-    until: Instant,
-    terms: &Terms,
-) -> Result<(), Unsent> {
-    let (mut fds, mut leases) = (Vec::new(), Vec::new());
-    let hose_from = if link.hose().is_some() { hose::FROM } else { usize::MAX };
-    let mut pieces = vec![Piece::Written(head)];
-    for (part, form) in parts.iter().zip(forms(link, parts)) {
-        match form {
-            Some(Descriptor::Sealed(fd)) => fds.push(fd),
-            Some(Descriptor::Segment(lease)) => {
-                fds.push(lease.descriptor());
-                leases.push(lease);
-            }
-            None if part.is_empty() => {}
-            None => match part.bytes() {
-                Ok(bytes) if bytes.len() < hose_from => pieces.push(Piece::Written(bytes)),
-                Ok(bytes) => {
-                    pieces.push(Piece::Hosed(Source { bytes, sealed: part.sealed_file() }));
-                }
-                Err(error) => return Err(Unsent { error: error.into(), begun: false }),
-            },
-        }
-    }
-    let Trust::Domain(domain) = &terms.trust else {
-        return send_all(link, &pieces, &fds, until);
-    };
-    // Noted before they are sent: another thread may hear of their end before this one goes on.
-    leases.iter().for_each(|lease| domain.lent.add(Arc::clone(lease)));
-    let sent = send_all(link, &pieces, &fds, until);
-    if sent.is_err() {
-        // A receiver takes leases only with the whole frame.
-        domain.lent.come_back(&leases.iter().map(|lease| lease.id()).collect::<Vec<_>>());
-    }
-    sent
-}
-
-/// A part of a frame on its way.
-enum Piece<'s> {
-    /// The head, and payloads that are not large.
-    Written(&'s [u8]),
-    /// A large payload, where there is a hose.
-    Hosed(Source<'s>),
-}
-
-fn send_all(
-    link: &mut impl Link,
-    pieces: &[Piece<'_>],
-    mut fds: &[BorrowedFd<'_>],
-    until: Instant,
-) -> Result<(), Unsent> {
-    let mut begun = false;
-    let are_written =
-        |a: &Piece<'_>, b: &Piece<'_>| matches!((a, b), (Piece::Written(_), Piece::Written(_)));
-    for run in pieces.chunk_by(are_written) {
-        let mut slices = Vec::with_capacity(run.len());
-        for piece in run {
-            match (piece, link.hose()) {
-                (Piece::Hosed(source), Some(hose)) => {
-                    let sent = hose.send(source, until);
-                    sent.map_err(|error| Unsent { error: error.into(), begun: true })?;
-                }
-                (Piece::Written(bytes) | Piece::Hosed(Source { bytes, .. }), _) => {
-                    slices.push(IoSlice::new(bytes));
-                }
-            }
-        }
-        write_all(link, &mut slices, &mut fds, &mut begun, until)
-            .map_err(|error| Unsent { error: error.into(), begun })?;
-    }
-    ready(link, Ready::Write, until, Link::flush)
-        .map_err(|error| Unsent { error: error.into(), begun })
-}
-
-/// Writes all slices, the descriptors with the first byte, and notes when that is gone.
-fn write_all(
-    link: &mut impl Link,
-    mut left: &mut [IoSlice<'_>],
-    fds: &mut &[BorrowedFd<'_>],
-    begun: &mut bool,
-    until: Instant,
-) -> io::Result<()> {
-    while !left.is_empty() {
-        let sent = ready(link, Ready::Write, until, |link| link.write(left, fds))?;
-        if sent == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        (*fds, *begun) = (&[], true);
-        IoSlice::advance_slices(&mut left, sent);
-    }
-    Ok(())
 }
 
 /// Does what goes before the first frame, by a time.
@@ -492,6 +360,7 @@ mod tests {
     use crate::conformance::EchoInbox;
     use crate::frame::{CallMeta, Trace};
     use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
 
     /// Counts the calls of the kernel that a frame takes.
     struct Counting(Arc<UnixStream>, usize);
@@ -519,7 +388,7 @@ mod tests {
             self.1 += 1;
             self.0.wait(ready, wait)
         }
-        fn is_quiet(&self) -> bool {
+        fn is_quiet(&mut self) -> bool {
             true
         }
     }

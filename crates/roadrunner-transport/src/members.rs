@@ -50,17 +50,12 @@ impl Members {
         member.trust.clone()
     }
 
-    /// A descriptor of a process that has one connection left: when that ends, the process may be about
-    /// to end.
-    pub(crate) fn last(&self, number: u32) -> Option<Arc<OwnedFd>> {
-        self.0.get(&number).filter(|member| member.connections == 1)?.process.clone()
-    }
-
-    /// A connection of a process has ended.
-    pub(crate) fn leave(&mut self, number: u32) {
-        if let Some(member) = self.0.get_mut(&number) {
-            member.connections = member.connections.saturating_sub(1);
-        }
+    /// A connection of a process has ended. A descriptor of the process where that was its last one: it may be about
+    /// to end itself.
+    pub(crate) fn leave(&mut self, number: u32) -> Option<Arc<OwnedFd>> {
+        let member = self.0.get_mut(&number)?;
+        member.connections = member.connections.saturating_sub(1);
+        member.process.clone().filter(|_| member.connections == 0)
     }
 
     /// Forgets the processes that are gone. What they had ends where `gone` ends: not under a lock.

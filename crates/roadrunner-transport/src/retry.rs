@@ -36,24 +36,43 @@ impl<T: Transport + ?Sized> Transport for Retrying<T> {
 
     fn send<'p>(&self, call: Call<'p>) -> Result<Reply, Undelivered<'p>> {
         let Call { target, since, deadline, depth, caller, trace, mut payload } = call;
+        // What an earlier try ended in that may have been delivered.
+        let mut lost = None;
         for round in 0..self.retries {
             let caller = caller.clone();
             let call = Call { target, payload, since, deadline, depth, caller, trace };
             let undelivered = match self.way.send(call) {
                 Err(undelivered) if is_the_peers(&undelivered.fault) => undelivered,
-                ended => return ended,
+                ended => return ended.map_err(|undelivered| after(lost, undelivered)),
             };
             let wait = wait(round);
             let in_time = Instant::now() + wait < deadline;
             let Undelivered { fault, payload: kept, copy } = undelivered;
+            let was_sent = kept.is_none();
             payload = match (in_time, kept, copy) {
                 (true, Some(kept), _) | (true, None, Some(kept)) => kept,
-                (_, kept, copy) => return Err(Undelivered { fault, payload: kept, copy }),
+                (_, kept, copy) => {
+                    return Err(after(lost, Undelivered { fault, payload: kept, copy }));
+                }
             };
             tracing::info!(target: "roadrunner", function = target, %fault, ?wait, "calling again");
+            if was_sent {
+                lost = Some(fault);
+            }
             thread::sleep(wait);
         }
-        self.way.send(Call { target, payload, since, deadline, depth, caller, trace })
+        let ended = self.way.send(Call { target, payload, since, deadline, depth, caller, trace });
+        ended.map_err(|undelivered| after(lost, undelivered))
+    }
+}
+
+/// The end of all tries, the last of which ended so: it has not been delivered only where no try may have been.
+fn after<'p>(lost: Option<Fault>, last: Undelivered<'p>) -> Undelivered<'p> {
+    match (lost, last) {
+        (Some(lost), Undelivered { payload: Some(kept), .. }) => {
+            Undelivered::maybe(lost, Some(kept))
+        }
+        (_, last) => last,
     }
 }
 
@@ -152,6 +171,9 @@ mod tests {
         let (result, left) = ended(&[Lost(false), Fine], 2, TIME);
         assert!(matches!(result, Err(Fault::Lost { .. })));
         assert_eq!(left, 1, "nothing to send");
+        let (result, left) = ended(&[Lost(true), Unreachable, Unreachable, Fine], 2, TIME);
+        assert!(matches!(result, Err(Fault::Lost { .. })), "the first try may have been delivered");
+        assert_eq!(left, 1);
         let (result, left) = ended(&[Unreachable, Fine], 2, FIRST_WAIT / 4);
         assert!(matches!(result, Err(Fault::Unreachable { .. })));
         assert_eq!(left, 1, "no time");

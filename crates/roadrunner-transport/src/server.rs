@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -199,15 +199,25 @@ impl Entered {
     }
 
     /// Ends it. The end of the process at the other end, where that is why, is waited for.
-    fn end(self) {
-        let shared = Arc::clone(&self.shared);
-        let process = self.member.and_then(|number| shared.connections().members.last(number));
+    fn end(mut self) {
+        let (shared, process) = (Arc::clone(&self.shared), self.leave());
         drop(self);
         if process.is_some_and(|process| sys::has_ended(process.as_fd(), ENDING)) {
             let mut gone = Vec::new();
             shared.connections().members.prune(&mut gone);
             shared.give_up(&gone);
         }
+    }
+
+    /// Takes it off the list. A descriptor of the process at the other end, where it was the last one of that.
+    fn leave(&mut self) -> Option<Arc<OwnedFd>> {
+        self.terms.trust.abandon(&std::mem::take(&mut *self.unconfirmed()));
+        let mut connections = self.shared.connections();
+        connections.open.remove(&self.number);
+        let process = self.member.take().and_then(|number| connections.members.leave(number));
+        drop(connections);
+        self.shared.gone.notify_all();
+        process
     }
 
     /// Notes whether a call is under way. `false` when no more may begin.
@@ -222,14 +232,7 @@ impl Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.terms.trust.abandon(&std::mem::take(&mut *self.unconfirmed()));
-        let mut connections = self.shared.connections();
-        connections.open.remove(&self.number);
-        if let Some(number) = self.member {
-            connections.members.leave(number);
-        }
-        drop(connections);
-        self.shared.gone.notify_all();
+        self.leave();
     }
 }
 
@@ -249,6 +252,8 @@ fn take_in<L: Listen>(shared: &Arc<Shared>, listener: &L) {
             tracing::warn!(reason, "a connection was turned away");
             let fault = Fault::Exhausted { function: String::new(), reason };
             let until = Instant::now() + TURNING_AWAY;
+            // It can't be told before.
+            let _ = link::settle(&mut link, until);
             let _ = refuse(&mut link, 0, fault, until, &shared.terms);
         }
     }
@@ -341,7 +346,7 @@ fn serve_one(entered: &Entered, link: &mut impl Link) -> Result<bool, LinkError>
     let ended = run(shared, &call, trace, parts, since, link.caller());
     answer(entered, link, id, &call.function, ended)?;
     shared.inbox.rest(&call.function);
-    Ok(entered.busy(false))
+    Ok(entered.busy(false) && !link.is_old(Duration::ZERO))
 }
 
 /// Has the inbox run a call.

@@ -179,7 +179,7 @@ impl Link for Arc<TcpStream> {
         sys::wait_until_ready(self.as_fd(), ready, wait)
     }
 
-    fn is_quiet(&self) -> bool {
+    fn is_quiet(&mut self) -> bool {
         sys::is_quiet(self.as_fd())
     }
 }

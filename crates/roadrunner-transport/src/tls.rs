@@ -4,11 +4,11 @@
 //! The node that took it in says [`WELCOME`] when it has verified the caller's certificate, and the
 //! caller sends nothing before. So a certificate that is refused is told from a call that was lost.
 
-use std::io::{self, BufReader, IoSlice, Read, Write};
+use std::io::{self, BufRead, BufReader, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use roadrunner_sys as sys;
 use rustls::pki_types::ServerName;
@@ -24,6 +24,10 @@ const WELCOME: u8 = frame::VERSION;
 /// Payload bytes that are encrypted at a time: fewer cost calls, more leave the processor's cache.
 const STEP: usize = 128 << 10;
 
+/// How long a certificate that was verified is believed without another look: until a connection is this old, after
+/// which it takes no more calls.
+const LIFE: Duration = Duration::from_secs(3600);
+
 /// A connection over TCP with TLS.
 pub(crate) struct Tls {
     tls: Connection,
@@ -31,6 +35,7 @@ pub(crate) struct Tls {
     incoming: BufReader<Socket>,
     welcomed: bool,
     caller: Caller,
+    since: Instant,
 }
 
 /// The socket, for reading.
@@ -62,9 +67,12 @@ impl Tls {
     fn over(stream: TcpStream, mut tls: Connection) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
+        sys::end_with_peer(stream.as_fd())?;
         tls.set_buffer_limit(Some(STEP));
         let incoming = BufReader::with_capacity(STEP, Socket(Arc::new(stream)));
-        Ok(Self { tls, incoming, welcomed: false, caller: Caller::Unnamed })
+        // Nobody, before it has shown who it is.
+        let caller = Caller::Named(Arc::default());
+        Ok(Self { tls, incoming, welcomed: false, caller, since: Instant::now() })
     }
 
     fn stream(&self) -> &Arc<TcpStream> {
@@ -79,6 +87,12 @@ impl Tls {
                 let _ = stream.shutdown(Shutdown::Both);
             }
         })
+    }
+
+    /// Whether bytes have come that nobody has read, so that the socket does not show them. None have where a read
+    /// has just found none.
+    fn holds_some(&mut self) -> bool {
+        !self.incoming.buffer().is_empty() || self.tls.reader().fill_buf().is_ok()
     }
 
     /// Sends what is encrypted already.
@@ -111,6 +125,9 @@ impl Tls {
         loop {
             match self.tls.reader().read(into) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.pull()?,
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    return Err(io::Error::new(error.kind(), "the connection was cut"));
+                }
                 read => return read,
             }
         }
@@ -227,18 +244,113 @@ impl Link for Tls {
     }
 
     fn wait(&mut self, ready: sys::Ready, wait: Duration) -> io::Result<bool> {
+        if ready == sys::Ready::Read && self.holds_some() {
+            return Ok(true);
+        }
         sys::wait_until_ready(self.stream().as_fd(), ready, wait)
     }
 
-    fn is_quiet(&self) -> bool {
-        self.incoming.buffer().is_empty() && sys::is_quiet(self.stream().as_fd())
+    fn is_quiet(&mut self) -> bool {
+        !self.holds_some() && sys::is_quiet(self.stream().as_fd())
+    }
+
+    fn is_old(&self, early: Duration) -> bool {
+        self.since.elapsed() + early >= LIFE
     }
 }
 
 impl Drop for Tls {
     fn drop(&mut self) {
+        // What is left of a frame was given up: the peer must not get it now.
+        if self.tls.wants_write() {
+            return;
+        }
         // So that the peer can tell an end from a cut; it does without where the socket is full.
         self.tls.send_close_notify();
         let _ = self.push();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::net::TcpListener;
+    use std::thread;
+
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+
+    use crate::link;
+
+    fn identity() -> Identity {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["edge-1".to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &authority).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: String| fs::write(folder.path().join(name), text).unwrap();
+        write("ca.pem", authority.pem());
+        write("cert.pem", certificate.pem());
+        write("key.pem", key.serialize_pem());
+        Identity::load(folder.path()).unwrap()
+    }
+
+    /// Both ends of a connection whose handshake is done.
+    fn connected() -> (Tls, Tls) {
+        let (identity, until) = (identity(), Instant::now() + Duration::from_secs(20));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut here = Tls::to(stream, &identity, "edge-1").unwrap();
+        let mut there = Tls::from(listener.accept().unwrap().0, &identity).unwrap();
+        assert_eq!(there.caller(), Caller::Named([].into()), "nobody yet");
+        let there = thread::spawn(move || link::settle(&mut there, until).map(|()| there));
+        link::settle(&mut here, until).unwrap();
+        (here, there.join().unwrap().unwrap())
+    }
+
+    #[test]
+    fn what_came_with_something_else_is_there() {
+        let (mut here, mut there) = connected();
+        assert_eq!(here.write(&[IoSlice::new(b"ab")], &[]).unwrap(), 2);
+        for rest in [true, false] {
+            assert!(there.wait(sys::Ready::Read, Duration::from_secs(20)).unwrap());
+            assert_eq!(there.read_first(&mut [0], &mut Vec::new()).unwrap(), 1);
+            assert_eq!(there.wait(sys::Ready::Read, Duration::ZERO).unwrap(), rest);
+            assert_eq!(there.is_quiet(), !rest);
+        }
+    }
+
+    #[test]
+    fn what_was_given_up_is_not_sent_afterwards() {
+        let (mut here, there) = connected();
+        let bytes = vec![7; STEP];
+        while here.flush().is_ok() {
+            let _ = here.write(&[IoSlice::new(&bytes)], &[]);
+        }
+        // Room for the rest, which nobody sends any more.
+        let mut into = vec![0; STEP];
+        let until = Instant::now() + Duration::from_secs(20);
+        while sys::unsent(here.stream().as_fd()).unwrap() > 0 {
+            let _ = (&**there.stream()).read(&mut into);
+            assert!(Instant::now() < until, "it never came");
+        }
+        while sys::wait_until_ready(there.stream().as_fd(), sys::Ready::Read, Duration::ZERO)
+            .unwrap()
+        {
+            assert!((&**there.stream()).read(&mut into).unwrap() > 0);
+        }
+        drop(here);
+        there.stream().set_nonblocking(false).unwrap();
+        assert_eq!((&**there.stream()).read(&mut into).unwrap(), 0, "the rest of a record");
+    }
+
+    #[test]
+    fn connections_grow_old() {
+        let (mut here, there) = connected();
+        assert!(!here.is_old(Duration::from_secs(60)) && here.is_old(LIFE));
+        here.since = here.since.checked_sub(LIFE).unwrap_or(here.since);
+        assert_eq!((here.is_old(Duration::ZERO), there.is_old(Duration::ZERO)), (true, false));
     }
 }

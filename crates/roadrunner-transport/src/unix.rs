@@ -119,8 +119,9 @@ impl Link for Arc<UnixStream> {
         sys::wait_until_ready(self.as_fd(), ready, wait)
     }
 
-    fn is_quiet(&self) -> bool {
-        // A write to a socket that is closed fails at once, before anything of it is sent.
+    fn is_quiet(&mut self) -> bool {
+        // A write to a socket that is closed fails at once, before anything of it is sent; and frames that nobody
+        // asked for are for whoever asks next, who loses its call to a peer that breaks the rules.
         true
     }
 }

@@ -100,10 +100,17 @@ impl Link for Wire {
         self.link().wait(ready, wait)
     }
 
-    fn is_quiet(&self) -> bool {
+    fn is_quiet(&mut self) -> bool {
         match self {
             Self::Plain(plain) => plain.is_quiet(),
             Self::Tls(tls) => tls.is_quiet(),
+        }
+    }
+
+    fn is_old(&self, early: Duration) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(tls) => tls.is_old(early),
         }
     }
 

@@ -30,6 +30,8 @@ impl Reader<'_, '_> {
             timeout: None,
             retries: 0,
             wasi: Wasi::default(),
+            headers: Vec::new(),
+            content_type: None,
         };
         let title = format!("function {}", quoted(entry.key));
         let example = format!("[functions.{}]", header(entry.key));
@@ -64,6 +66,8 @@ impl Reader<'_, '_> {
             self.measure(&section, "timeout", "\"10s\"", parse_duration, &timeout, "1ms to 24h");
         declared.retries = self.retries(&section);
         declared.wasi = self.wasi(&section, entry.key);
+        declared.headers = self.headers(&section, &declared);
+        declared.content_type = self.content_type(&section);
         declared
     }
 

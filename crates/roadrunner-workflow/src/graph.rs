@@ -60,6 +60,8 @@ pub(crate) fn build(
         timeout: declared.timeout,
         retries: declared.retries,
         wasi: declared.wasi,
+        headers: declared.headers,
+        content_type: declared.content_type,
     });
     Ok(Workflow {
         name,

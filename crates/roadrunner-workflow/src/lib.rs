@@ -3,6 +3,7 @@
 //! ```text
 //! text -> manifest.rs   keys, types, units, files     every value keeps its place in the text
 //!         function.rs   one function of it
+//!         http.rs       its headers and its type
 //!      -> graph.rs      names, cycles, reachability   -> Workflow: nothing in it can be wrong
 //!      -> plan.rs       order, inputs, backing        -> Plan: what the executor walks through
 //!      -> run.rs        the executor
@@ -46,6 +47,7 @@ mod error;
 mod fields;
 mod function;
 mod graph;
+mod http;
 mod manifest;
 mod names;
 mod plan;
@@ -61,7 +63,8 @@ pub use plan::{Backing, Edge, Plan, Step};
 #[cfg(feature = "run")]
 pub use run::{Executable, Finished, Place, PrepareError, RunError};
 pub use workflow::{
-    Dir, Found, Function, FunctionIndex, NoSuchNode, Node, NodeIndex, Placement, Wasi, Workflow,
+    Dir, Found, Function, FunctionIndex, Header, NoSuchNode, Node, NodeIndex, Placement, Wasi,
+    Workflow,
 };
 
 /// Bounds on what one manifest may ask for; those that guests meet are in [`roadrunner_abi::limit`].
@@ -89,6 +92,10 @@ pub mod limit {
     /// Most `timeout`: a function that needs more is a batch job, and would hold its sandbox
     /// and its payload for as long.
     pub const TIMEOUT_MAX: Duration = Duration::from_hours(24);
+    /// Most headers that one function sees: each is looked up in every request.
+    pub const HEADERS: usize = 16;
+    /// Longest name of a header in bytes, and longest `content_type`: several times those in use.
+    pub const HEADER_BYTES: usize = 128;
     /// Problems shown for one manifest; the rest is counted.
     pub const PROBLEMS: usize = 20;
 }

@@ -12,7 +12,7 @@ use crate::error::{At, Report, quoted};
 use crate::fields::{Entry, Section};
 use crate::limit;
 use crate::names::{check_name, header, is_address};
-use crate::workflow::{Found, Wasi};
+use crate::workflow::{Found, Header, Wasi};
 
 /// The keys of each table, in the order in which they are documented.
 pub(crate) mod keys {
@@ -27,6 +27,8 @@ pub(crate) mod keys {
         "timeout",
         "idempotent",
         "retries",
+        "headers",
+        "content_type",
         "wasi",
     ];
     pub(crate) const WASI: &[&str] = &["env", "dirs"];
@@ -56,6 +58,8 @@ pub(crate) struct Declared {
     pub(crate) timeout: Option<Duration>,
     pub(crate) retries: u32,
     pub(crate) wasi: Wasi,
+    pub(crate) headers: Vec<Header>,
+    pub(crate) content_type: Option<String>,
 }
 
 pub(crate) enum DeclaredPlacement {
@@ -222,6 +226,7 @@ mod tests {
             (u64::from(limit::TIMEOUT_MIN.subsec_millis()), "1ms"),
             (limit::MEMORY_MIN_BYTES >> 10, "64 KiB"),
             (limit::MEMORY_MAX_BYTES >> 30, "4 GiB"),
+            (limit::HEADERS as u64, "16 headers"),
         ];
         for (number, words) in stated {
             assert!(words.starts_with(&number.to_string()), "{words} is {number} now");

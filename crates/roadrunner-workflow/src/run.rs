@@ -13,9 +13,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use roadrunner_runtime::{
-    Account, App, Bounds, BufferError, Call, Fault, FunctionSpec, Home, Hop, LoadError, Mode,
+    Account, App, Bounds, BufferError, Fault, FunctionSpec, Home, Hop, LoadError, Mode,
     ModuleSource, Payload, Ready, Remote, Reply, Retrying, Runtime, Sealed, Terms, Ticket, Trace,
-    Traffic, Undelivered, WasiDir, WasiSpec,
+    Traffic, Undelivered, Variables, WasiDir, WasiSpec,
 };
 
 use crate::plan::{Backing, Edge, Plan};
@@ -223,8 +223,23 @@ impl Executable {
         input: Payload<'static>,
         progress: &mut dyn FnMut(&str),
     ) -> Result<Finished, RunError> {
+        self.run_request(bounds, Variables::new(), input, progress)
+    }
+
+    /// As [`Executable::run_within`], with environment variables for the entry. They reach it in this process
+    /// only.
+    ///
+    /// # Errors
+    /// As [`Executable::run_within`].
+    pub fn run_request(
+        &self,
+        bounds: Bounds,
+        variables: Variables,
+        input: Payload<'static>,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<Finished, RunError> {
         let start = Instant::now();
-        let mut run = Run::new(self, bounds);
+        let mut run = Run::new(self, bounds, variables);
         let ended = run.all(input, progress);
         let hops = run.hops;
         match ended {
@@ -293,6 +308,8 @@ type Ended = (FunctionIndex, Vec<Origin>, Result<Reply, Fault>);
 struct Run<'e> {
     exe: &'e Executable,
     bounds: Bounds,
+    /// For the entry, which is the first to run.
+    variables: Variables,
     /// Payloads that wait for others, by function and input.
     waiting: Vec<Vec<Option<(Sealed<'static>, Origin)>>>,
     /// Functions that have all their inputs.
@@ -307,11 +324,12 @@ struct Run<'e> {
 }
 
 impl<'e> Run<'e> {
-    fn new(exe: &'e Executable, bounds: Bounds) -> Self {
+    fn new(exe: &'e Executable, bounds: Bounds, variables: Variables) -> Self {
         let inputs = |function: &Function| (0..function.previous.len()).map(|_| None).collect();
         Self {
             exe,
             bounds,
+            variables,
             waiting: exe.workflow.functions().iter().map(inputs).collect(),
             ready: Vec::new(),
             prepared: None,
@@ -355,23 +373,16 @@ impl<'e> Run<'e> {
             let patience = Instant::now() + PATIENCE;
             let ready = self.prepared.take().and_then(|ticket| ticket.join(patience)).flatten();
             self.prepared = self.prepare_next(function);
-            let Bounds { deadline, depth, trace } = self.bounds;
-            let call = |payload| Call {
-                target,
-                payload,
-                since,
-                deadline,
-                depth,
-                caller: Default::default(),
-                trace,
-            };
-            let mut ended = self.exe.app.deliver(ready, call(parcel.payload));
+            let call = |payload| self.bounds.call(target, payload, since);
+            let variables = std::mem::take(&mut self.variables);
+            let app = &self.exe.app;
+            let mut ended = app.deliver_with(ready, variables.clone(), call(parcel.payload));
             if let Err(Undelivered { fault: Fault::Exhausted { .. }, payload, .. }) = &mut ended
                 && let Some(payload) = payload.take()
             {
                 // The sandbox that was made ahead may be the one that is missing here.
                 self.prepared = None;
-                ended = self.exe.app.deliver(None, call(payload));
+                ended = app.deliver_with(None, variables, call(payload));
             }
             return (function, parcel.origins, ended.map_err(|undelivered| undelivered.fault));
         }

@@ -76,6 +76,28 @@ pub struct Function {
     pub retries: u32,
     /// What it sees through WASI.
     pub wasi: Wasi,
+    /// Headers of an HTTP request that it sees when it takes one.
+    pub headers: Vec<Header>,
+    /// The type of its output, if the manifest says so, for HTTP clients.
+    pub content_type: Option<String>,
+}
+
+/// A header of HTTP requests that a function sees as an environment variable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Header {
+    /// Its name, in lower case.
+    pub name: String,
+    /// The variable's name: as in CGI (RFC 3875), `CONTENT_TYPE` or `HTTP_` and the header's name.
+    pub variable: String,
+}
+
+impl Header {
+    pub(crate) fn of(name: String) -> Self {
+        let upper = name.to_ascii_uppercase().replace('-', "_");
+        let variable = if upper == "CONTENT_TYPE" { upper } else { format!("HTTP_{upper}") };
+        Self { name, variable }
+    }
 }
 
 /// Where a function runs.

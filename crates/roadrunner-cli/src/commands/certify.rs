@@ -64,6 +64,11 @@ fn authority(dir: &Path) -> Result<(CertificateParams, KeyPair), Failure> {
                 let what = format!("{} is no private key in PEM: {error}", path.display());
                 Failure::new(Exit::Usage, what)
             })?;
+            // As it is where the disk was full after the key.
+            if !dir.join(CERTIFICATE).exists() {
+                let certificate = params.self_signed(&key).map_err(|error| unmade(&error))?;
+                write(&dir.join(CERTIFICATE), &certificate.pem())?;
+            }
             Ok((params, key))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -134,8 +139,12 @@ fn make_folder(path: &Path) -> io::Result<()> {
 /// Writes a file that only its owner can read.
 fn write(path: &PathBuf, text: &str) -> Result<(), Failure> {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    file.and_then(|mut file| file.write_all(text.as_bytes()))
-        .map_err(|error| unwritable(path, &error))
+    let mut file = file.map_err(|error| unwritable(path, &error))?;
+    file.write_all(text.as_bytes()).map_err(|error| {
+        // Half a file is none.
+        let _ = fs::remove_file(path);
+        unwritable(path, &error)
+    })
 }
 
 fn unwritable(path: &Path, error: &io::Error) -> Failure {

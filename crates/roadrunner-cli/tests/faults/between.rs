@@ -72,6 +72,8 @@ impl Plan {
             4 | 5 => (dice.below(anywhere), Act::EndWriting),
             6 | 7 => (dice.below(anywhere), Act::EndReading),
             8 => (dice.below(anywhere), Act::Stall),
+            // What TLS says of versions before its first frame it says again where it counts.
+            9 | 10 if way == Way::Tls => (8 + dice.below(HEAD - 8), Act::Flip(1 << dice.below(8))),
             9 | 10 => (dice.below(HEAD), Act::Flip(1 << dice.below(8))),
             11 => (0, Act::Crumble),
             12 => (0, Act::Disarm),

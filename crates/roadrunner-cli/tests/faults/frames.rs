@@ -58,7 +58,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn draw(dice: &mut Dice) -> Self {
-        let way = Way::draw(dice);
+        let way = Way::draw_plain(dice);
         let lie = match dice.below(if way.passes_descriptors() { 20 } else { 14 }) {
             0 | 1 => Lie::Truncated,
             2..5 => Lie::Flipped,

@@ -61,7 +61,7 @@ impl Plan {
             10 => Manner::AnswersAnother,
             _ => Manner::AnswersTwice,
         };
-        Self { way: Way::draw(dice), manner }
+        Self { way: Way::draw_plain(dice), manner }
     }
 
     pub(crate) fn kind(&self) -> &'static str {

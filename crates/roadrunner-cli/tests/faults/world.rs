@@ -17,11 +17,12 @@ use roadrunner_buffer::{
 };
 use roadrunner_transport::conformance::{ECHO, EchoInbox};
 use roadrunner_transport::{
-    Call, Caller, Fault, Inbox, Node, Payload, Protection, Reply, Tcp, TcpServer, Terms, Trace,
-    Transport, Trust, Undelivered, Unix, UnixServer,
+    Call, Caller, Fault, Identity, Inbox, Node, Payload, Protection, Reply, Tcp, TcpServer, Terms,
+    Trace, Transport, Trust, Undelivered, Unix, UnixServer,
 };
 
 use crate::dice::Dice;
+use crate::program::Sandbox;
 
 /// How long after its deadline a call may end: what two loaded cores may need to notice. Whatever hangs,
 /// hangs longer.
@@ -53,17 +54,24 @@ pub(crate) enum Way {
     /// A UNIX socket between processes of a run: segments.
     Run,
     Tcp,
+    /// The same with certificates.
+    Tls,
 }
 
 impl Way {
-    pub(crate) const ALL: [Self; 3] = [Self::Unix, Self::Run, Self::Tcp];
+    pub(crate) const ALL: [Self; 4] = [Self::Unix, Self::Run, Self::Tcp, Self::Tls];
 
     pub(crate) fn draw(dice: &mut Dice) -> Self {
         dice.pick(&Self::ALL)
     }
 
+    /// One whose frames anybody can make.
+    pub(crate) fn draw_plain(dice: &mut Dice) -> Self {
+        dice.pick(&[Self::Unix, Self::Run, Self::Tcp])
+    }
+
     pub(crate) fn passes_descriptors(self) -> bool {
-        self != Self::Tcp
+        matches!(self, Self::Unix | Self::Run)
     }
 }
 
@@ -82,7 +90,7 @@ pub(crate) enum Listener {
 impl Listener {
     pub(crate) fn new(way: Way) -> (Self, Address) {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        if way == Way::Tcp {
+        if !way.passes_descriptors() {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let address = listener.local_addr().unwrap().to_string();
             return (Self::Tcp(listener), Address::Tcp(address));
@@ -146,6 +154,16 @@ pub(crate) fn home() -> Home {
     Home { pool, domain: Domain(1), break_even: BreakEven::fixed(16 << 10) }
 }
 
+/// A name in a certificate, and the certificate, as a user gets it.
+const NAME: &str = "node";
+
+fn identity() -> Identity {
+    let sandbox = Sandbox::new();
+    let made = sandbox.run(&["certify", NAME]);
+    assert_eq!(made.code, Some(0), "{}", made.stderr);
+    Identity::load(&sandbox.path("tls").join(NAME)).unwrap()
+}
+
 /// What serves calls while this lives.
 #[allow(dead_code, reason = "held for what it does")]
 enum Server {
@@ -162,6 +180,8 @@ pub(crate) struct World {
     run: Trust,
     served: Vec<(Address, Server)>,
     good: Vec<Client>,
+    /// Of nodes and callers both, with the name [`NAME`].
+    identity: Identity,
     tags: AtomicU64,
     expected: Mutex<HashMap<u64, Entries>>,
 }
@@ -191,6 +211,7 @@ impl World {
             run: Trust::domain(std::process::id()),
             served: Vec::new(),
             good: Vec::new(),
+            identity: identity(),
             tags: AtomicU64::new(1),
             expected: Mutex::default(),
         };
@@ -202,7 +223,7 @@ impl World {
             let server = match listener {
                 Listener::Unix(it) => Server::Unix(UnixServer::on(it, inbox, terms).unwrap()),
                 Listener::Tcp(it) => {
-                    Server::Tcp(TcpServer::on(it, Protection::Loopback, inbox, terms).unwrap())
+                    Server::Tcp(TcpServer::on(it, world.protection(way), inbox, terms).unwrap())
                 }
             };
             world.good.push(world.client(way, &address));
@@ -227,7 +248,18 @@ impl World {
         let terms = Terms { home: self.callers.clone(), payload_limit: LIMIT, trust };
         match address {
             Address::Unix(address) => Box::new(Unix::new(address.clone(), terms)),
-            Address::Tcp(address) => Box::new(Tcp::new(Node::on_loopback(address.clone()), terms)),
+            Address::Tcp(address) => {
+                let (name, protection) = (Some(NAME.to_owned()), self.protection(way));
+                let address = address.clone();
+                Box::new(Tcp::new(Node { address, name, workflow: None, protection }, terms))
+            }
+        }
+    }
+
+    fn protection(&self, way: Way) -> Protection {
+        match way {
+            Way::Tls => Protection::Tls(self.identity.clone()),
+            _ => Protection::Loopback,
         }
     }
 
@@ -269,7 +301,7 @@ impl World {
             return self.in_segment(bytes);
         }
         match way {
-            Way::Tcp => Sealed::write(bytes.len(), home, write).unwrap(),
+            Way::Tcp | Way::Tls => Sealed::write(bytes.len(), home, write).unwrap(),
             _ => Sealed::write_shared(bytes.len(), home, write).unwrap(),
         }
     }

@@ -3,7 +3,6 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::time::Duration;
 
 use crate::program::{Ended, Going, Sandbox, noise};
 
@@ -180,6 +179,10 @@ fn certificates_are_private_and_never_replaced() {
     let authority = hosts.0.read("tls/ca.pem");
     hosts.0.run(&["certify", "edge-3"]).code_of(0);
     assert_eq!(hosts.0.read("tls/edge-3/ca.pem"), authority);
+    // A disk that was full after the key left one without the other.
+    fs::remove_file(hosts.0.path("tls/ca.pem")).unwrap();
+    hosts.0.run(&["certify", "edge-5"]).code_of(0);
+    assert_eq!(hosts.0.read("tls/edge-5/ca.pem"), hosts.0.read("tls/ca.pem"));
     for name in ["", "Edge", "edge 1", "../edge", "edge/1", "-edge", "edge.", "*"] {
         assert_eq!(hosts.0.run(&["certify", "--", name]).code, Some(2), "{name:?}");
     }
@@ -197,19 +200,21 @@ fn certificates_are_private_and_never_replaced() {
 fn a_node_that_dies_with_a_call_is_told_from_one_that_is_not_there() {
     let hosts = Hosts::new(&["edge-1", "laptop"]);
     hosts.0.write("input", "letter");
-    hosts.0.write(
-        "f.wat",
-        crate::program::ECHO.replace("BODY", "(if (local.get 1) (then (loop (br 0))))"),
-    );
-    let node = hosts.serve("\"laptop\"", &["--tls", "tls/edge-1"]);
+    let log = r#"(module
+        (import "roadrunner" "log" (func $log (param i32 i32 i32)))
+        (data (i32.const 64) "entered")"#;
+    let stay = "(call $log (i32.const 2) (i32.const 64) (i32.const 7)) (if (local.get 1) (then (loop (br 0))))";
+    let echo = crate::program::ECHO.replacen("(module", log, 1);
+    hosts.0.write("f.wat", echo.replace("BODY", stay));
+    let mut node = hosts.serve("\"laptop\"", &["--tls", "tls/edge-1"]);
     let target = format!("edge-1@{}", address_of(&node));
     let call = ["invoke", "far", "--node", &target, "--tls", "tls/laptop", "-i", "input"];
     let calling = hosts.0.start(&call);
-    // Some of these come before the call is there; each run of the test sees one of the two ends.
-    std::thread::sleep(Duration::from_millis(200));
+    node.wait_for("entered");
     node.signal("-KILL");
     let ended = calling.end();
     ended.code_of(11);
+    assert!(ended.stderr.contains("may have run"), "{}", ended.stderr);
     let gone = hosts.0.run(&call);
     gone.code_of(11);
     assert!(gone.stderr.contains("no node takes the call of `far`"), "{}", gone.stderr);

@@ -3,6 +3,7 @@
 
 mod bodies;
 mod client;
+mod headers;
 mod http2;
 mod load;
 mod operation;

@@ -37,11 +37,17 @@ fn manifests() -> Vec<String> {
     let other = "[workflow]\nname = \"other\"\nentry = \"echo\"\n\
         [functions.echo]\nmodule = \"pass.wat\"\nnext = [\"second\"]\n\
         [functions.second]\nmodule = \"pass.wat\"\n";
+    let shown = "[workflow]\nname = \"shown\"\nentry = \"show\"\n\
+        [functions.show]\nmodule = \"shows.wat\"\nnext = [\"last\"]\nheaders = [\"x-a\"]\ncontent_type = \"a/b\"\n\
+        [functions.last]\nmodule = \"adds.wat\"\nheaders = [\"x-a\"]\ncontent_type = \"image/png\"\n";
     let away = "placement = \"process:there\"";
     vec![
         chain.into(),
         other.into(),
         one("single", "echo.wasm", ""),
+        one("shows", "shows.wat", "headers = [\"Accept-Language\", \"content-type\", \"cookie\"]"),
+        one("typed", "shows.wat", "content_type = \"text/plain; charset=utf-8\""),
+        shown.into(),
         one("noop", "noop.wasm", ""),
         one("fails", "fails.wat", ""),
         one("traps", "traps.wat", ""),
@@ -75,6 +81,25 @@ fn guest(code: &str) -> String {
     )
 }
 
+/// A command that runs this code and writes its environment, with a NUL behind each variable.
+fn shows(before: &str) -> String {
+    format!(
+        r#"(module
+             (import "wasi_snapshot_preview1" "environ_sizes_get" (func $sizes (param i32 i32) (result i32)))
+             (import "wasi_snapshot_preview1" "environ_get" (func $get (param i32 i32) (result i32)))
+             (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
+             (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+             (memory (export "memory") 2)
+             (func (export "_start")
+               {before}
+               (drop (call $sizes (i32.const 0) (i32.const 4)))
+               (drop (call $get (i32.const 64) (i32.const 65536)))
+               (i32.store (i32.const 8) (i32.const 65536))
+               (i32.store (i32.const 12) (i32.load (i32.const 4)))
+               (drop (call $write (i32.const 1) (i32.const 8) (i32.const 1) (i32.const 16)))))"#
+    )
+}
+
 fn source(module: &Path) -> ModuleSource {
     let name = module.file_name().unwrap().to_str().unwrap();
     let text = match name {
@@ -85,6 +110,12 @@ fn source(module: &Path) -> ModuleSource {
         "fails.wat" => guest("(call $fail (i32.const 16) (i32.const 17)) (i64.const 0)"),
         "traps.wat" => guest("unreachable"),
         "lies.wat" => guest("(i64.const -1)"),
+        "shows.wat" => shows(""),
+        "adds.wat" => shows(
+            "(i32.store (i32.const 8) (i32.const 1024)) (i32.store (i32.const 12) (i32.const 60000))
+             (drop (call $read (i32.const 0) (i32.const 8) (i32.const 1) (i32.const 12)))
+             (drop (call $write (i32.const 1) (i32.const 8) (i32.const 1) (i32.const 16)))",
+        ),
         "spins.wat" => guest("(loop $again (br $again)) (i64.const 0)"),
         _ => {
             let dist = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guests/dist");

@@ -1,8 +1,8 @@
 //! WASI preview 1: commands by their standard streams, and nothing that was not granted.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use roadrunner_runtime::{Fault, FunctionSpec, WasiDir};
+use roadrunner_runtime::{Bounds, Fault, FunctionSpec, Payload, Sealed, Trace, WasiDir};
 
 use crate::support::{
     ECHO, MOVES, ask, bytes_of, guest, load, pattern, runtime, send, spec, words,
@@ -166,6 +166,60 @@ fn a_variable_is_there_as_granted() {
     assert_eq!(run(spec.clone(), b"").unwrap(), b"QUALITY=85\0");
     spec.module = command(SEES).module;
     assert_eq!(words(&run(spec, b"").unwrap()), [1, 1, NO_SUCH_DESCRIPTOR]);
+}
+
+/// What a command that writes its environment to stdout responds to a call with these variables.
+fn environment(spec: &FunctionSpec, trace: Trace, variables: &[(&str, &str)]) -> Vec<String> {
+    let text = "(drop (call $env_sizes (i32.const 64) (i32.const 68)))
+                (drop (call $env (i32.const 2048) (i32.const 4096)))
+                (if (i32.and (i32.gt_u (i32.load (i32.const 64)) (i32.const 0))
+                             (i32.ne (i32.load (i32.const 2048)) (i32.const 4096)))
+                  (then unreachable))
+                (drop (call $write (i32.const 1) (i32.const 4096) (i32.load (i32.const 68))))";
+    let app = load(&runtime(), vec![FunctionSpec { module: command(text).module, ..spec.clone() }]);
+    let since = Instant::now();
+    let bounds = Bounds { trace, ..app.bounds(since) };
+    let call = bounds.call("main", Payload::One(Sealed::empty()), since);
+    let own = |(name, value): &(&str, &str)| ((*name).to_owned(), value.as_bytes().to_vec());
+    let mut reply = app.deliver_with(None, variables.iter().map(own).collect(), call).unwrap();
+    let text = String::from_utf8(bytes_of(&mut reply)).unwrap();
+    text.split_terminator('\0').map(str::to_owned).collect()
+}
+
+#[test]
+fn a_call_brings_variables_behind_those_that_are_granted() {
+    let mut spec = command("");
+    assert!(environment(&spec, Trace::default(), &[]).is_empty());
+    let brought = [("HTTP_ACCEPT", "image/png, */*"), ("QUALITY", "0"), ("EMPTY", "")];
+    let seen = environment(&spec, Trace::default(), &brought);
+    assert_eq!(seen, ["HTTP_ACCEPT=image/png, */*", "QUALITY=0", "EMPTY="]);
+    spec.wasi.env.insert("QUALITY".into(), "85".into());
+    let seen = environment(&spec, Trace::default(), &brought);
+    assert_eq!(seen, ["QUALITY=85", "HTTP_ACCEPT=image/png, */*", "EMPTY="]);
+}
+
+#[test]
+fn a_function_sees_its_own_span() {
+    let mut spec = command("");
+    let caller = Trace { flags: 1, ..Trace::begin() };
+    let seen = environment(&spec, caller, &[]);
+    let own = seen[0].strip_prefix("TRACEPARENT=").and_then(|it| Trace::parse(it.as_bytes()));
+    let own = own.unwrap();
+    assert_eq!((own.trace_id, own.flags), (caller.trace_id, 1));
+    assert_ne!(own.span_id, caller.span_id);
+    spec.wasi.env.insert("TRACEPARENT".into(), "mine".into());
+    assert_eq!(environment(&spec, caller, &[]), ["TRACEPARENT=mine"]);
+}
+
+#[test]
+fn an_environment_outside_linear_memory_is_a_fault() {
+    let text = "(call $word (call $env_sizes (i32.const -2) (i32.const 68)))
+                (call $word (call $env_sizes (i32.const 64) (i32.const 262142)))
+                (call $word (call $env (i32.const -2) (i32.const 128)))
+                (call $word (call $env (i32.const 64) (i32.const 262140)))";
+    let mut spec = command(text);
+    spec.wasi.env.insert("QUALITY".into(), "85".into());
+    assert_eq!(words(&run(spec, b"").unwrap()), [21; 4]);
 }
 
 /// Opens `peer` in the first directory, for reading or, made anew, for writing, and keeps the errno.

@@ -2,11 +2,11 @@
 
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use roadrunner_sys::Ready;
+use roadrunner_sys::{self as sys, Ready};
 
 use super::{Choice, Hose};
 use crate::link::Link;
@@ -21,6 +21,7 @@ impl TcpLink {
     pub(crate) fn new(stream: TcpStream, choice: Arc<Choice>) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_nonblocking(true)?;
+        sys::end_with_peer(stream.as_fd())?;
         let stream = Arc::new(stream);
         Ok(Self { hose: Hose::new(Arc::clone(&stream), choice), stream })
     }
@@ -61,7 +62,7 @@ impl Link for TcpLink {
         self.stream.wait(ready, wait)
     }
 
-    fn is_quiet(&self) -> bool {
+    fn is_quiet(&mut self) -> bool {
         self.stream.is_quiet()
     }
 

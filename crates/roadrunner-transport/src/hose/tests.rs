@@ -1,8 +1,8 @@
 //! What every way must do, whatever the peer does.
 
-use std::io::{ErrorKind, Read as _};
+use std::io::{self, ErrorKind, Read as _};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use roadrunner_buffer::{BreakEven, Domain, Home, Pool, PoolLimits, Sealed};
 
-use super::{Choice, Hose, Method, Source};
+use super::{Choice, Hose, Method, Source, Way};
 
 fn home() -> Home {
     let pool = Arc::new(Pool::new(PoolLimits::default()));
@@ -184,7 +184,7 @@ fn a_peer_that_reads_nothing_ends_a_send_at_its_deadline() {
     for method in available() {
         let (mut hose, _peer) = connect(method);
         let since = Instant::now();
-        let ended = hose.send(&source, since + Duration::from_millis(200)).unwrap_err();
+        let ended = hose.send(&source, since + Duration::from_millis(200)).unwrap_err().error;
         assert_eq!(ended.kind(), ErrorKind::TimedOut, "{method}");
         assert!(since.elapsed() >= Duration::from_millis(200), "{method}");
         assert!(is_settled(&mut hose), "{method} left pages with the kernel");
@@ -198,10 +198,42 @@ fn a_peer_that_goes_ends_a_send_and_every_page_comes_back() {
     for method in available() {
         let (mut hose, mut peer) = connect(method);
         let reader = thread::spawn(move || peer.read_exact(&mut [0; 1 << 20]));
-        let ended = hose.send(&source, soon()).unwrap_err().kind();
+        let ended = hose.send(&source, soon()).unwrap_err().error.kind();
         let ends = [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset, ErrorKind::NotConnected];
         assert!(ends.contains(&ended), "{method}: {ended}");
         assert!(is_settled(&mut hose), "{method} left pages with the kernel");
         reader.join().unwrap().unwrap();
+    }
+}
+
+/// Takes so many bytes, and needs their pages until it is asked twice.
+struct Holding(usize, bool);
+
+impl Way for Holding {
+    fn some(
+        &mut self,
+        _: BorrowedFd<'_>,
+        _: &Source<'_>,
+        at: usize,
+        _: Instant,
+    ) -> io::Result<usize> {
+        if at < self.0 { Ok(self.0 - at) } else { Err(ErrorKind::ConnectionReset.into()) }
+    }
+
+    fn settle(&mut self, _: BorrowedFd<'_>, _: Instant) -> io::Result<()> {
+        if std::mem::replace(&mut self.1, false) { Err(ErrorKind::TimedOut.into()) } else { Ok(()) }
+    }
+}
+
+#[test]
+fn what_the_kernel_has_taken_whole_may_have_arrived() {
+    let source = Source { bytes: &[7; 100], sealed: None };
+    for (takes, kind, whole) in
+        [(100, ErrorKind::TimedOut, true), (99, ErrorKind::ConnectionReset, false)]
+    {
+        let (mut hose, _peer) = connect(Method::Zerocopy);
+        hose.way = Some((Method::Zerocopy, Box::new(Holding(takes, true))));
+        let stopped = hose.send_by(Method::Zerocopy, &source, 0, soon()).err().unwrap();
+        assert_eq!((stopped.error.kind(), stopped.whole), (kind, whole));
     }
 }

@@ -23,6 +23,41 @@ next = ["b]
 "#,
         r#"6:12: this is not TOML: unclosed array, expected `]`"#,
     ),
+    // HTTP
+    (
+        r#"[functions.a]
+module = "a.wasm"
+headers = ["Proxy", "x_y", "", "accept", "ACCEPT", "traceparent", "content-length", 3]
+content_type = "png"
+"#,
+        r#"6:12: function "a" has "Proxy" in `headers`, which functions don't get: as HTTP_PROXY it would tell libraries to send what they send through a client's proxy; remove it
+6:21: function "a" has "x_y" in `headers`, which is not a name that can be a variable's; write one of a-z, 0-9 and "-" with at most 128 bytes
+6:28: function "a" has "" in `headers`, which is not a name that can be a variable's; write one of a-z, 0-9 and "-" with at most 128 bytes
+6:42: function "a" names "ACCEPT" twice in `headers`; remove one
+6:52: function "a" has "traceparent" in `headers`, which functions don't get: every function sees its own span as TRACEPARENT; remove it
+6:67: function "a" has "content-length" in `headers`, which functions don't get: the function gets the length with the payload; remove it
+6:85: function "a" has an integer in `headers`, which is a list of names; write headers = ["name"]
+7:16: function "a" has content_type "png", which is not a media type; write one like "image/png" or "text/plain; charset=utf-8""#,
+    ),
+    (
+        r#"[functions.a]
+module = "a.wasm"
+placement = "process:p"
+headers = ["accept", "content-type"]
+content_type = "text/plain\nX: y"
+wasi.env = { CONTENT_TYPE = "image/png" }
+"#,
+        r#"7:12: function "a" has `headers` but runs elsewhere, and headers stay in the process that takes the request; remove one of `headers` and `placement`
+7:22: function "a" has the header "content-type" and, in its `env`, the variable CONTENT_TYPE, which it would be; remove one
+8:16: function "a" has content_type "text/plain\nX: y", which is not a media type; write one like "image/png" or "text/plain; charset=utf-8""#,
+    ),
+    (
+        r#"[functions.a]
+module = "a.wasm"
+headers = ["a","b","c","d","e","f","g","h","i","j","k","l","m","n","o","p","q"]
+"#,
+        r#"6:76: function "a" has 17 `headers`, but 16 is the limit; remove some"#,
+    ),
     // tables and keys
     (
         r#"# [workflow] is missing
@@ -107,7 +142,7 @@ module = "a.wasm""#,
 module = "a.wasm"
 nxt = ["b"]
 retries = 3"#,
-        r#"6:1: function "a" has no key "nxt"; did you mean `next`? (known keys: module, next, calls, placement, memory, timeout, idempotent, retries, wasi)
+        r#"6:1: function "a" has no key "nxt"; did you mean `next`? (known keys: module, next, calls, placement, memory, timeout, idempotent, retries, headers, content_type, wasi)
 7:1: function "a" has `retries`, with which a call may run twice; write idempotent = true if that does no harm"#,
     ),
     (
@@ -129,7 +164,7 @@ retries = "2""#,
         r#"[functions.a]
 modul = "a.wasm""#,
         r#"4:12: function "a" has no `module`; write module = "name.wasm"
-5:1: function "a" has no key "modul"; did you mean `module`? (known keys: module, next, calls, placement, memory, timeout, idempotent, retries, wasi)"#,
+5:1: function "a" has no key "modul"; did you mean `module`? (known keys: module, next, calls, placement, memory, timeout, idempotent, retries, headers, content_type, wasi)"#,
     ),
     (
         r#"[functions.a.v2]
@@ -137,12 +172,12 @@ module = "a.wasm"
 [functions.a]
 module = "a.wasm"
 "#,
-        r#"4:14: function "a" has no key "v2"; for a function with a dot in its name write [functions."a.v2"] (known keys: module, next, calls, placement, memory, timeout, idempotent, retries, wasi)"#,
+        r#"4:14: function "a" has no key "v2"; for a function with a dot in its name write [functions."a.v2"] (known keys: module, next, calls, placement, memory, timeout, idempotent, retries, headers, content_type, wasi)"#,
     ),
     (
         r#"[functions.a.v2]
 module = "a.wasm""#,
-        r#"4:14: function "a" has no key "v2"; for a function with a dot in its name write [functions."a.v2"] (known keys: module, next, calls, placement, memory, timeout, idempotent, retries, wasi)"#,
+        r#"4:14: function "a" has no key "v2"; for a function with a dot in its name write [functions."a.v2"] (known keys: module, next, calls, placement, memory, timeout, idempotent, retries, headers, content_type, wasi)"#,
     ),
     // types
     (

@@ -16,12 +16,14 @@ entry = "decode"
 [functions.decode]
 module = "decode.wasm"
 next = ["resize"]
+headers = ["Accept-Language", "content-type"]
 [functions.resize]
 module = "bin/resize.cwasm"
 calls = ["classify", "resize"]
 placement = "process:gpu-side"
 memory = "256 MiB"
 timeout = "500ms"
+content_type = "text/plain; charset=utf-8"
 [functions.resize.wasi]
 env = { QUALITY = "85", A = "" }
 dirs = { "/models" = { path = "./models", write = true }, "/" = { path = "/srv/root" } }
@@ -49,6 +51,10 @@ fn every_key_arrives() {
     assert_eq!(decode.placement, Placement::Local);
     assert_eq!((decode.memory_bytes, decode.timeout), (None, None));
     assert_eq!(decode.wasi, Default::default());
+    let headers = decode.headers.iter().map(|it| (it.name.as_str(), it.variable.as_str()));
+    let expected = [("accept-language", "HTTP_ACCEPT_LANGUAGE"), ("content-type", "CONTENT_TYPE")];
+    assert_eq!(headers.collect::<Vec<_>>(), expected);
+    assert_eq!(decode.content_type, None);
 
     let resize = &workflow[workflow.find("resize").unwrap()];
     assert_eq!(resize.module, Path::new("flow/bin/resize.cwasm"));
@@ -57,6 +63,8 @@ fn every_key_arrives() {
     assert_eq!(resize.placement, Placement::Process("gpu-side".to_owned()));
     assert_eq!(resize.memory_bytes, Some(256 << 20));
     assert_eq!(resize.timeout, Some(Duration::from_millis(500)));
+    assert_eq!(resize.content_type.as_deref(), Some("text/plain; charset=utf-8"));
+    assert_eq!(resize.headers, []);
     let text = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     assert_eq!(resize.wasi.env, [text("QUALITY", "85"), text("A", "")]);
     let dir = |guest: &str, host: &str, write| Dir {
@@ -180,9 +188,9 @@ fn load_reads_files_relative_to_the_manifest() {
         places,
         [
             "roadrunner.toml:7:10",
-            "roadrunner.toml:10:10",
-            "roadrunner.toml:17:31",
-            "roadrunner.toml:19:10"
+            "roadrunner.toml:11:10",
+            "roadrunner.toml:19:31",
+            "roadrunner.toml:21:10"
         ]
     );
 

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use roadrunner_runtime::{ModuleSource, Runtime};
 use roadrunner_workflow::{Catalog, Found, Names, Workflow};
@@ -20,6 +20,10 @@ use crate::watch::Files;
 /// How often files are looked at. A change is taken up when nothing has changed since the look
 /// before: a compiler that writes a module takes its time.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// Longest wait before a process that ended again is started again; the first is a look, and each further one twice
+/// as long. One that ran for as long has the first wait again.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// What takes the calls of a node.
 pub(super) type Served = Catalog<Loaded>;
@@ -52,6 +56,24 @@ struct Manifest {
     files: Files,
     /// What they were at the last look, if that was not the same.
     changing: Option<Files>,
+    /// When it was loaded because a process had ended, and the wait before it is for the next time.
+    revived: Option<(Instant, Duration)>,
+}
+
+impl Manifest {
+    /// Whether a process that has ended is to run again now.
+    fn revive(&mut self) -> bool {
+        let now = Instant::now();
+        let wait = match self.revived {
+            Some((since, wait)) if now < since + wait => return false,
+            Some((since, wait)) if now < since + wait + LONGEST_WAIT => {
+                (wait * 2).min(LONGEST_WAIT)
+            }
+            _ => LOOK,
+        };
+        self.revived = Some((now, wait));
+        true
+    }
 }
 
 impl Manifests {
@@ -63,7 +85,8 @@ impl Manifests {
             let workflow = read?;
             let name = workflow.name().to_owned();
             workflows.push(workflow);
-            all.push(Manifest { path: path.clone(), name, files, changing: None });
+            let path = path.clone();
+            all.push(Manifest { path, name, files, changing: None, revived: None });
         }
         // Before anything is compiled.
         Names::of(&workflows).map_err(|clash| {
@@ -110,12 +133,14 @@ impl Manifests {
         for at in 0..self.all.len() {
             let manifest = &mut self.all[at];
             if let Some(placement) = self.catalog.at(at).ended_process() {
-                let path = manifest.path.display();
-                output::complain(&format!(
-                    "the process for `{placement}` of {path} ended; its calls fail until it runs again"
-                ));
-                self.load_again(at);
-                continue;
+                let path = manifest.path.display().to_string();
+                if manifest.revive() {
+                    output::complain(&format!(
+                        "the process for `{placement}` of {path} ended; its calls fail until it runs again"
+                    ));
+                    self.load_again(at);
+                    continue;
+                }
             }
             let now = manifest.files.now();
             if now == manifest.files {
