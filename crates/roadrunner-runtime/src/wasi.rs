@@ -64,7 +64,7 @@ impl Wasi {
         epoch: Instant,
         process: Process,
     ) -> Result<Box<Self>, Fault> {
-        let mut builder = Self::builder(spec, epoch);
+        let mut builder = Self::builder(epoch);
         Self::open_dirs(&mut builder, spec)?;
         // Files are opened by the thread that acts for the process's owner.
         builder.args(&process.args).allow_blocking_current_thread(true);
