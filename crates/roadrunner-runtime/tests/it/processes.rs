@@ -85,7 +85,10 @@ fn arguments_codes_and_errors_are_a_process_s() {
 
 #[test]
 fn streams_that_lead_nowhere_are_empty_and_swallow() {
-    let says = "(call $cat) (drop (call $write (i32.const 1) (i32.const 1024) (i32.const 4)))
+    let says = "(if (call $read (i32.const 0) (i32.const 65536) (i32.const 16))
+            (then (call $exit (i32.const 99))))
+        (if (i32.load (i32.const 8)) (then (call $exit (i32.const 98))))
+        (drop (call $write (i32.const 1) (i32.const 1024) (i32.const 4)))
         (call $exit (i32.add (i32.load (i32.const 8)) (i32.const 3)))";
     assert_eq!(run(command(says), process(&[])).unwrap(), Exit::Code(7));
 }
