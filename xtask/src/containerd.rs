@@ -95,7 +95,7 @@ fn missing(workspace: &Workspace) -> Option<String> {
             return Some(format!("this machine has no `{}`", tool[0]));
         }
     }
-    let probe = "mkdir -p /tmp/rr-probe && mount -t tmpfs tmpfs /tmp/rr-probe && cd /tmp/rr-probe && \
+    let probe = "mount -t tmpfs tmpfs /tmp && cd /tmp && \
         mkdir a b c d && mount -t overlay overlay -o lowerdir=a,upperdir=b,workdir=c d";
     let namespaces = ["--mount", "--net", "--pid", "--fork", "--mount-proc", "sh", "-c", probe];
     if tools::works(workspace, &[&["unshare"][..], &namespaces].concat()) {

@@ -174,8 +174,7 @@ pub(super) fn success(command: &mut Command) -> Result<String> {
 
 /// Starts containerd under a shell that collects the orphans of its namespace.
 fn boot(bin: &Path, config: &Path, folder: &Path) -> Result<(Child, ChildStdin, u32)> {
-    let start = "mount --make-rprivate / && mkdir -p /run/containerd /run/roadrunner && \
-        mount -t tmpfs tmpfs /run/containerd && mount -t tmpfs tmpfs /run/roadrunner && \
+    let start = "mount --make-rprivate / && mount -t tmpfs tmpfs /run && mkdir /run/containerd && \
         ip link set lo up && { containerd --config \"$0\" >\"$1\" 2>&1 & } && echo up && cat";
     let mut unshare = Command::new("unshare");
     unshare.args([
