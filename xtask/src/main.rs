@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "headings and verdicts are this program's results")]
 
+mod containerd;
 mod e2e;
 mod faults;
 mod guests;
@@ -59,8 +60,8 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
-    /// Measure and check Roadrunner between hosts.
-    #[command(after_help = "Example:\n  cargo xtask e2e network")]
+    /// Measure and check Roadrunner between hosts, or in containerd.
+    #[command(after_help = "Examples:\n  cargo xtask e2e network\n  cargo xtask e2e containerd")]
     E2e {
         #[arg(value_enum)]
         what: EndToEnd,
@@ -77,6 +78,8 @@ enum Command {
 enum EndToEnd {
     /// Two nodes in network namespaces, with a link of 1 Gbit/s between them; takes root.
     Network,
+    /// The containerd shim in a private containerd; takes root.
+    Containerd,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -92,11 +95,17 @@ fn main() -> ExitCode {
         Command::Faults { count, seed } => faults::run(&workspace, count, seed),
         Command::Guests { check: true } => guests::check(&workspace),
         Command::Guests { check: false } => guests::build_and_record(&workspace),
-        Command::E2e { what: EndToEnd::Network } => e2e::network(&workspace).map(|outcome| {
-            if let Outcome::Skipped(reason) = outcome {
-                println!("skipped: {reason}");
-            }
-        }),
+        Command::E2e { what } => {
+            let done = match what {
+                EndToEnd::Network => e2e::network(&workspace),
+                EndToEnd::Containerd => containerd::run(&workspace),
+            };
+            done.map(|outcome| {
+                if let Outcome::Skipped(reason) = outcome {
+                    println!("skipped: {reason}");
+                }
+            })
+        }
         Command::Bare { end: End::Send } => e2e::send_bare(),
         Command::Bare { end: End::Receive } => e2e::receive_bare(),
     });

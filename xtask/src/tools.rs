@@ -46,7 +46,7 @@ enum Install {
 /// Prepares the system library of Miri; it is quick when that is done already.
 pub(crate) const MIRI_SETUP: &[&str] = &["cargo", "+nightly", "miri", "setup"];
 
-const TOOLS: [Tool; 9] = [
+const TOOLS: [Tool; 10] = [
     Tool {
         name: "rustfmt",
         probe: Probe::Runs(&["cargo", "fmt", "--version"]),
@@ -89,6 +89,12 @@ const TOOLS: [Tool; 9] = [
             "-c",
             "apt-get update -qq && apt-get install -qq --no-install-recommends iproute2",
         ]),
+        required: false,
+    },
+    Tool {
+        name: "containerd and runc, unpacked for the shim",
+        probe: Probe::Runs(&["target/tools/containerd/bin/containerd", "--version"]),
+        install: Install::Command(&["scripts/containerd.sh", "target/tools/containerd"]),
         required: false,
     },
     Tool {

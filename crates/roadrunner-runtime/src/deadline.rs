@@ -35,6 +35,10 @@ struct Shared {
 #[derive(Debug)]
 pub(crate) struct Running<'t>(&'t Shared);
 
+/// A function that runs waits for something else than time while this lives: nobody need count for it.
+#[derive(Debug)]
+pub(crate) struct Waiting<'t>(&'t Ticker);
+
 impl Ticker {
     /// Starts the thread, which ends with the engine.
     pub(crate) fn start(engine: &Engine) -> std::io::Result<Self> {
@@ -48,11 +52,21 @@ impl Ticker {
 
     /// Notes that a function runs and sees that time passes for it.
     pub(crate) fn run(&self) -> Running<'_> {
+        self.count_one();
+        Running(&self.shared)
+    }
+
+    /// Notes that a function that runs ([`Ticker::run`]) waits from now on.
+    pub(crate) fn wait(&self) -> Waiting<'_> {
+        self.shared.running.fetch_sub(1, Ordering::SeqCst);
+        Waiting(self)
+    }
+
+    fn count_one(&self) {
         self.shared.running.fetch_add(1, Ordering::SeqCst);
         if self.shared.asleep.swap(false, Ordering::SeqCst) {
             self.thread.unpark();
         }
-        Running(&self.shared)
     }
 }
 
@@ -66,6 +80,12 @@ impl Drop for Ticker {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.0.running.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.count_one();
     }
 }
 
@@ -103,22 +123,35 @@ fn tick(shared: &Weak<Shared>, engine: &EngineWeak) {
 pub(crate) trait Bounded {
     /// When.
     fn deadline(&self) -> Instant;
+
+    /// Whether it is to stop whenever it looks.
+    fn is_stopped(&self) -> bool {
+        false
+    }
+
+    /// When it looks next, where that is before the deadline.
+    fn look(&self) -> Instant {
+        self.deadline()
+    }
 }
 
 /// Looks at a store's deadline while its code runs.
 pub(crate) fn watch<T: Bounded + 'static>(store: &mut Store<T>) {
     // The epoch stands still where its thread gets no processor, and then catches up: it says when to
     // look at the clock, and the clock says whether it is time.
-    store.epoch_deadline_callback(|store| match ticks(store.data().deadline()) {
-        0 => Err(Trap::Interrupt.into()),
-        ticks => Ok(UpdateDeadline::Continue(ticks)),
+    store.epoch_deadline_callback(|store| {
+        let bounds = store.data();
+        if bounds.is_stopped() || ticks(bounds.deadline()) == 0 {
+            return Err(Trap::Interrupt.into());
+        }
+        Ok(UpdateDeadline::Continue(ticks(bounds.look()).max(1)))
     });
 }
 
 /// Stops the store's code at its deadline: never before it, and at most one and a half ticks late where
 /// the epoch's thread gets its processor.
 pub(crate) fn arm<T: Bounded>(store: &mut Store<T>) {
-    let ticks = ticks(store.data().deadline());
+    let ticks = ticks(store.data().look());
     store.set_epoch_deadline(ticks + 1);
 }
 

@@ -83,6 +83,9 @@ fn pooling(sandboxes: u32) -> PoolingAllocationConfig {
         .table_elements(TABLE_ENTRIES)
         .max_core_instance_size(INSTANCE_BYTES)
         .max_memories_per_module(1)
+        // Nothing here is asynchronous. A thousand stacks, which nobody asks for otherwise, are a thousand mappings and
+        // most of an engine's start.
+        .total_stacks(0)
         // A free sandbox gives up every page. Resetting those in place that PAGEMAP_SCAN names would
         // halve an empty call, but the scan passes over pages that are swapped out or on the move,
         // and their bytes would be the next guest's.

@@ -13,15 +13,17 @@ use wasmtime::{AsContextMut, Caller, Engine, Linker, ResourceLimiter};
 use wasmtime_wasi::p1::WasiP1Ctx;
 
 use crate::app::{App, Bounds, WindowBytes};
-use crate::deadline::Bounded;
+use crate::deadline::{Bounded, TICK};
 use crate::dispatch;
 use crate::environment::{self, Variables};
 use crate::function::Function;
 use crate::inbox::Local;
 use crate::instance::first;
 use crate::memory::{Guest, GuestError, LinearMemory};
+use crate::process::{Process, Stop as StopProcess};
 use crate::route;
 use crate::sleep;
+use crate::stdio::{Refused, Stdio};
 use crate::streams::{self, Streams};
 use crate::wasi::Wasi;
 use crate::workers::Ticket;
@@ -29,6 +31,9 @@ use crate::workers::Ticket;
 /// Records of its own calls that one invocation can collect for the report; a guest may make
 /// millions of calls, which must not fill the host's memory.
 const MAX_HOPS: usize = 4096;
+
+/// How often a process looks whether it is to stop: below what anybody notices, far above what looking costs.
+const LOOK: Duration = TICK.saturating_mul(2);
 
 /// What the host knows of one instance.
 pub(crate) struct HostState {
@@ -53,6 +58,8 @@ pub(crate) struct HostState {
     pub(crate) arriving: Option<WindowBytes>,
     pub(crate) tickets: Vec<Submitted>,
     next_ticket: i32,
+    /// By which others end it, where it is a process.
+    stop: Option<Arc<StopProcess>>,
 }
 
 /// A call in flight beside its caller.
@@ -118,6 +125,18 @@ impl Bounded for HostState {
     fn deadline(&self) -> Instant {
         self.deadline
     }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.as_ref().is_some_and(|stop| stop.is_asked())
+    }
+
+    fn look(&self) -> Instant {
+        match self.stop {
+            // Whoever stops a process can't reach into it: it looks.
+            Some(_) => self.deadline.min(Instant::now() + LOOK),
+            None => self.deadline,
+        }
+    }
 }
 
 impl HostState {
@@ -129,7 +148,16 @@ impl HostState {
         } else {
             Some(Wasi::handler(&function.spec, epoch)?)
         };
-        Ok(Self {
+        Ok(Self::with_wasi(app, function, epoch, wasi))
+    }
+
+    fn with_wasi(
+        app: &Arc<App>,
+        function: &Arc<Function>,
+        epoch: Instant,
+        wasi: Option<Box<Wasi>>,
+    ) -> Self {
+        Self {
             app: Arc::clone(app),
             function: Arc::clone(function),
             memory: None,
@@ -145,7 +173,22 @@ impl HostState {
             arriving: None,
             tickets: Vec::new(),
             next_ticket: 1,
-        })
+            stop: None,
+        }
+    }
+
+    /// For a process, which has all the time that it takes.
+    pub(crate) fn of_process(
+        app: &Arc<App>,
+        function: &Arc<Function>,
+        process: Process,
+    ) -> Result<Self, Fault> {
+        let (epoch, stop) = (Instant::now(), Arc::clone(&process.stop));
+        let wasi = Wasi::process(&function.spec, epoch, process)?;
+        let mut state = Self::with_wasi(app, function, epoch, Some(wasi));
+        state.stop = Some(stop);
+        state.deadline = App::forever();
+        Ok(state)
     }
 
     pub(crate) fn wasi(&mut self) -> &mut WasiP1Ctx {
@@ -161,6 +204,21 @@ impl HostState {
     /// The payload and response of a command, as soon as it has got its payload.
     pub(crate) fn streams(&mut self) -> Option<&mut Streams> {
         self.wasi.as_mut()?.streams.as_mut()
+    }
+
+    /// The standard streams of a process.
+    pub(crate) fn stdio(&mut self) -> Option<&mut Stdio> {
+        self.wasi.as_mut()?.stdio.as_mut()
+    }
+
+    /// Does something with a process's streams that may wait for others.
+    pub(crate) fn waiting<T>(
+        &mut self,
+        action: impl FnOnce(&Stdio) -> Result<T, Refused>,
+    ) -> Result<T, Refused> {
+        let stdio = self.wasi.as_ref().and_then(|wasi| wasi.stdio.as_ref());
+        let _waiting = self.app.shared.ticker.wait();
+        action(stdio.ok_or(Refused::Stopped)?)
     }
 
     /// Passes on what the guest wrote to its standard streams.

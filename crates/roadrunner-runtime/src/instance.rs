@@ -20,6 +20,7 @@ use crate::environment::Variables;
 use crate::function::{AllocateShape, AllocatorShape, Entry, Function};
 use crate::host::{HostState, Stop};
 use crate::memory::{Allocate, Allocator, Guest, GuestError, LinearMemory};
+use crate::process::Process;
 use crate::streams::{Response, Streams};
 use crate::wasi::Wasi;
 
@@ -67,7 +68,30 @@ enum Output {
 impl Instance {
     /// Makes a sandbox. Starting it has the function's own time.
     pub(crate) fn new(app: &Arc<App>, function: &Arc<Function>) -> Result<Self, Fault> {
-        let state = HostState::new(app, function)?;
+        Self::with_state(app, function, HostState::new(app, function)?)
+    }
+
+    /// What a sandbox knows that is to run a process.
+    pub(crate) fn state_of_process(
+        app: &Arc<App>,
+        function: &Arc<Function>,
+        process: Process,
+    ) -> Result<HostState, Fault> {
+        match function.shape.entry {
+            Entry::Command(_) => HostState::of_process(app, function, process),
+            Entry::Handler { .. } => {
+                let what = "it takes payloads and is no command: it exports no `_start`".into();
+                Err(Fault::Violation { function: function.spec.name.clone(), what })
+            }
+        }
+    }
+
+    /// As [`Instance::new`], with what is known of it already.
+    pub(crate) fn with_state(
+        app: &Arc<App>,
+        function: &Arc<Function>,
+        state: HostState,
+    ) -> Result<Self, Fault> {
         let mut store = Store::new(&app.shared.engine, state);
         store.limiter(|state| state);
         deadline::watch(&mut store);
@@ -285,6 +309,20 @@ impl Instance {
         let (ptr, len) = unpack(handle.call(&mut self.store, (first, second))?);
         self.output = Output::Memory { ptr, len };
         Ok(())
+    }
+
+    /// Runs a process to its end and gives its exit code.
+    pub(crate) fn run_process(&mut self) -> Result<i32, Fault> {
+        let Entry::Command(start) = self.function.shape.entry else {
+            return Err(self.violation("it is no command".into()));
+        };
+        deadline::arm(&mut self.store);
+        let ended = self.typed::<(), ()>(&start).and_then(|it| it.call(&mut self.store, ()));
+        let Err(error) = ended else { return Ok(0) };
+        match error.downcast_ref::<I32Exit>() {
+            Some(I32Exit(code)) => Ok(*code),
+            None => Err(self.fault(error)),
+        }
     }
 
     fn start(&mut self, start: &ModuleExport) -> wasmtime::Result<()> {

@@ -29,8 +29,10 @@ mod host;
 mod inbox;
 mod instance;
 mod memory;
+mod process;
 mod route;
 mod sleep;
+mod stdio;
 mod streams;
 mod wasi;
 mod workers;
@@ -40,6 +42,7 @@ pub use config::{Cache, Config};
 pub use environment::Variables;
 pub use error::LoadError;
 pub use function::{FunctionSpec, Inspection, Kind, ModuleSource, WasiDir, WasiSpec};
+pub use process::{Exit, Process, Stop};
 pub use route::Remote;
 pub use workers::Ticket;
 

@@ -2,15 +2,17 @@
 //!
 //! Epochs stop a guest's own code, and not a host function that sleeps for it. The streams and files
 //! of a guest are always ready, so waiting for one of them is over at once, and a clock is all that
-//! is left to wait for.
+//! is left to wait for. Only the standard streams of a process have to be waited for as well.
 
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use roadrunner_abi::export;
+use roadrunner_sys::Ready;
 use wasmtime::{Caller, Extern, Linker, Trap};
 
 use crate::host::HostState;
+use crate::stdio::{Refused, Stdio, Stream};
 
 /// Subscriptions of one poll: a guest has a handful of descriptors and clocks.
 const SUBSCRIPTIONS: usize = 1024;
@@ -24,7 +26,8 @@ const SUCCESS: i32 = 0;
 const FAULT: i32 = 21;
 const INVALID: i32 = 28;
 const CLOCK: u8 = 0;
-const STREAMS: [u8; 2] = [1, 2];
+const READ: u8 = 1;
+const WRITE: u8 = 2;
 const REALTIME: u32 = 0;
 const MONOTONIC: u32 = 1;
 
@@ -33,6 +36,8 @@ struct Subscription {
     user: [u8; 8],
     kind: u8,
     wakes: Instant,
+    /// What is read or written.
+    fd: Option<(u32, Ready)>,
 }
 
 /// Puts this module's `poll_oneoff` in the place of the stock one.
@@ -68,13 +73,21 @@ fn poll(
         Some(None) => return Ok(INVALID),
         Some(Some(asked)) => asked,
     };
-    let first = asked.iter().map(|it| it.wakes).min().unwrap_or(now);
-    thread::sleep(first.min(deadline).saturating_duration_since(now));
-    if first > deadline {
-        return Err(Trap::Interrupt.into());
-    }
-    let over = asked.iter().filter(|it| it.wakes <= first).flat_map(Subscription::event);
-    let over: Vec<u8> = over.collect();
+    let over = if host.data_mut().stdio().is_some() {
+        match host.data_mut().waiting(|stdio| wait_in_process(stdio, asked)) {
+            Ok(over) => over,
+            Err(refused) => return refused.answer(),
+        }
+    } else {
+        let first = asked.iter().map(|it| it.wakes).min().unwrap_or(now);
+        thread::sleep(first.min(deadline).saturating_duration_since(now));
+        if first > deadline {
+            return Err(Trap::Interrupt.into());
+        }
+        asked.into_iter().filter(|it| it.wakes <= first).collect()
+    };
+    let over: Vec<u8> = over.iter().flat_map(Subscription::event).collect();
+    let bytes = memory.data_mut(&mut host);
     let number = u32::try_from(over.len() / EVENT).unwrap_or(0).to_le_bytes();
     for (at, answer) in [(events, &over[..]), (ready, &number)] {
         let Some(place) = bytes.get_mut(range(at, answer.len())) else { return Ok(FAULT) };
@@ -83,16 +96,41 @@ fn poll(
     Ok(SUCCESS)
 }
 
+/// Waits for the first of these to come, which may be a stream's, and gives those that have.
+fn wait_in_process(stdio: &Stdio, asked: Vec<Subscription>) -> Result<Vec<Subscription>, Refused> {
+    let stream = |it: &Subscription| it.fd.and_then(|(fd, ready)| Some((stdio.find(fd)?, ready)));
+    let streams: Vec<(Stream, Ready)> = asked.iter().filter_map(stream).collect();
+    let first = asked.iter().filter(|it| stream(it).is_none()).map(|it| it.wakes).min();
+    loop {
+        let mut ready = stdio.wait(&streams, first)?.into_iter();
+        let now = Instant::now();
+        let is_over = |it: &Subscription| match stream(it) {
+            Some(_) => ready.next().unwrap_or(false),
+            None => it.wakes <= now,
+        };
+        let over: Vec<bool> = asked.iter().map(is_over).collect();
+        if over.contains(&true) {
+            let both = asked.into_iter().zip(over);
+            return Ok(both.filter_map(|(it, over)| over.then_some(it)).collect());
+        }
+    }
+}
+
 impl Subscription {
     /// `None` for a kind or a clock that does not exist.
     fn read(bytes: &[u8], now: Instant, epoch: Instant) -> Option<Self> {
         let user = *bytes.first_chunk()?;
         let (kind, payload) = (bytes[8], &bytes[16..]);
+        let word = u32::from_le_bytes(*payload.first_chunk()?);
+        let fd = match kind {
+            READ => Some((word, Ready::Read)),
+            WRITE => Some((word, Ready::Write)),
+            _ => None,
+        };
         let wakes = if kind == CLOCK {
-            let clock = u32::from_le_bytes(*payload.first_chunk()?);
             let timeout = Duration::from_nanos(u64::from_le_bytes(*payload[8..].first_chunk()?));
             let absolute = payload[24] & 1 != 0;
-            match (clock, absolute) {
+            match (word, absolute) {
                 (REALTIME | MONOTONIC, false) => now + timeout,
                 (MONOTONIC, true) => epoch + timeout,
                 (REALTIME, true) => {
@@ -101,12 +139,12 @@ impl Subscription {
                 }
                 _ => return None,
             }
-        } else if STREAMS.contains(&kind) {
+        } else if fd.is_some() {
             now
         } else {
             return None;
         };
-        Some(Self { user, kind, wakes })
+        Some(Self { user, kind, wakes, fd })
     }
 
     /// What the guest is told: no error, and of a stream that a byte at least is there.

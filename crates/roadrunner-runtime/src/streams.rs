@@ -1,5 +1,5 @@
 //! A command's stdin and stdout: `fd_read` and `fd_write` of WASI preview 1, which copy between the
-//! guest's memory and the payload or the response once, and count what they copy.
+//! guest's memory and the payload or the response once, and count what they copy. A process's go to `stdio.rs`.
 //!
 //! The stock functions copy through pipes, in pieces and more than once. They still do all that is
 //! not about these two streams: files, the standard streams of handlers, stderr.
@@ -12,6 +12,7 @@ use roadrunner_buffer::{
     Backing, BufferError, Growing, Home, Sealed, Traffic, Window, round_to_pages,
 };
 use wasmtime::{AsContextMut, Caller, Extern, Linker, Memory};
+use wasmtime_wasi::I32Exit;
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p1::wasi_snapshot_preview1::{self as stock, WasiSnapshotPreview1};
 use wasmtime_wasi::runtime::in_tokio;
@@ -19,6 +20,7 @@ use wiggle::GuestMemory;
 
 use crate::app::{App, WindowBytes};
 use crate::host::HostState;
+use crate::stdio::{Refused, Stdio};
 
 /// Parts of one read or write: what POSIX systems allow (`IOV_MAX`), so that C libraries keep to it.
 const PARTS: u32 = 1024;
@@ -212,6 +214,7 @@ pub(crate) fn replace_streams(linker: &mut Linker<HostState>) -> wasmtime::Resul
     linker.func_wrap(module, "fd_write", fd_write)?;
     linker.func_wrap(module, "fd_close", fd_close)?;
     linker.func_wrap(module, "fd_renumber", fd_renumber)?;
+    linker.func_wrap(module, "proc_exit", proc_exit)?;
     linker.allow_shadowing(false);
     Ok(())
 }
@@ -223,8 +226,16 @@ fn fd_read(
     count: i32,
     done: i32,
 ) -> wasmtime::Result<i32> {
-    if streams(&mut host).is_some_and(|it| it.stdin == Some(fd.cast_unsigned())) {
-        return Ok(transfer(&mut host, parts, count, done, Streams::read));
+    let (number, list) = (fd.cast_unsigned(), [parts, count, done]);
+    if streams(&mut host).is_some_and(|it| it.stdin == Some(number)) {
+        return transfer(&mut host, list, |host, bytes, parts| {
+            Ok(host.streams().ok_or(IO)?.read(bytes, parts)?)
+        });
+    }
+    if let Some(stream) = stdio(&mut host).and_then(|it| it.find(number)) {
+        return transfer(&mut host, list, |host, bytes, parts| {
+            host.waiting(|stdio| stdio.read(stream, bytes, parts))
+        });
     }
     run_stock(&mut host, async |ctx, memory| {
         stock::fd_read(ctx, memory, fd, parts, count, done).await
@@ -238,8 +249,16 @@ fn fd_write(
     count: i32,
     done: i32,
 ) -> wasmtime::Result<i32> {
-    if streams(&mut host).is_some_and(|it| it.stdout == Some(fd.cast_unsigned())) {
-        return Ok(transfer(&mut host, parts, count, done, Streams::write));
+    let (number, list) = (fd.cast_unsigned(), [parts, count, done]);
+    if streams(&mut host).is_some_and(|it| it.stdout == Some(number)) {
+        return transfer(&mut host, list, |host, bytes, parts| {
+            Ok(host.streams().ok_or(IO)?.write(bytes, parts)?)
+        });
+    }
+    if let Some(stream) = stdio(&mut host).and_then(|it| it.find(number)) {
+        return transfer(&mut host, list, |host, bytes, parts| {
+            host.waiting(|stdio| stdio.write(stream, bytes, parts))
+        });
     }
     run_stock(&mut host, async |ctx, memory| {
         stock::fd_write(ctx, memory, fd, parts, count, done).await
@@ -248,10 +267,9 @@ fn fd_write(
 
 fn fd_close(mut host: Host<'_>, fd: i32) -> wasmtime::Result<i32> {
     let errno = run_stock(&mut host, async |ctx, memory| stock::fd_close(ctx, memory, fd).await)?;
-    if errno == SUCCESS
-        && let Some(streams) = streams(&mut host)
-    {
-        streams.closed(fd.cast_unsigned());
+    if errno == SUCCESS {
+        streams(&mut host).into_iter().for_each(|it| it.closed(fd.cast_unsigned()));
+        stdio(&mut host).into_iter().for_each(|it| it.closed(fd.cast_unsigned()));
     }
     Ok(errno)
 }
@@ -259,12 +277,20 @@ fn fd_close(mut host: Host<'_>, fd: i32) -> wasmtime::Result<i32> {
 fn fd_renumber(mut host: Host<'_>, from: i32, to: i32) -> wasmtime::Result<i32> {
     let errno =
         run_stock(&mut host, async |ctx, memory| stock::fd_renumber(ctx, memory, from, to).await)?;
-    if errno == SUCCESS
-        && let Some(streams) = streams(&mut host)
-    {
-        streams.renumbered(from.cast_unsigned(), to.cast_unsigned());
+    if errno == SUCCESS {
+        let [from, to] = [from, to].map(i32::cast_unsigned);
+        streams(&mut host).into_iter().for_each(|it| it.renumbered(from, to));
+        stdio(&mut host).into_iter().for_each(|it| it.renumbered(from, to));
     }
     Ok(errno)
+}
+
+/// Ends with a code: that of a process may be any, the stock implementation leaves the last ones to shells.
+fn proc_exit(mut host: Host<'_>, code: i32) -> wasmtime::Result<()> {
+    if stdio(&mut host).is_some() || (0..126).contains(&code) {
+        return Err(I32Exit(code).into());
+    }
+    Err(wasmtime::Error::msg(format!("exit code {code} is not between 0 and 125")))
 }
 
 fn memory(host: &mut Host<'_>) -> Option<Memory> {
@@ -273,6 +299,10 @@ fn memory(host: &mut Host<'_>) -> Option<Memory> {
 
 fn streams<'a>(host: &'a mut Host<'_>) -> Option<&'a mut Streams> {
     host.data_mut().streams()
+}
+
+fn stdio<'a>(host: &'a mut Host<'_>) -> Option<&'a mut Stdio> {
+    host.data_mut().stdio()
 }
 
 /// Runs a function of the stock implementation, as its own entry in the linker would.
@@ -288,35 +318,25 @@ fn run_stock(
     in_tokio(function(ctx, &mut GuestMemory::Unshared(bytes)))
 }
 
-/// Copies between a stream and parts of linear memory.
-type Action = fn(&mut Streams, &mut [u8], &[Range<usize>]) -> Result<usize, i32>;
-
-/// Does a read or a write and gives its errno.
-fn transfer(host: &mut Host<'_>, parts: i32, count: i32, done: i32, action: Action) -> i32 {
-    let [parts, count, done] = [parts, count, done].map(i32::cast_unsigned);
-    match try_transfer(host, parts, count, done, action) {
-        Ok(()) => SUCCESS,
-        Err(errno) => errno,
-    }
-}
-
-/// Says at `done` how many bytes it copied. Before it copies any, all that the guest names is found
-/// in linear memory.
-fn try_transfer(
+/// Does a read or a write of what a list in linear memory names, by `action`, and says behind it how many bytes that
+/// copied. Before it copies any, all that the guest names is found in linear memory.
+fn transfer(
     host: &mut Host<'_>,
-    parts: u32,
-    count: u32,
-    done: u32,
-    action: Action,
-) -> Result<(), i32> {
-    let (bytes, state) = memory(host).ok_or(FAULT)?.data_and_store_mut(host);
-    let streams = state.streams().ok_or(IO)?;
-    let parts = parts_at(bytes, parts, count)?;
-    let done = range(done, size_of::<u32>());
-    bytes.get(done.clone()).ok_or(FAULT)?;
-    let copied = u32::try_from(action(streams, bytes, &parts)?).map_err(|_| INVALID)?;
-    bytes.get_mut(done).ok_or(FAULT)?.copy_from_slice(&copied.to_le_bytes());
-    Ok(())
+    list: [i32; 3],
+    action: impl FnOnce(&mut HostState, &mut [u8], &[Range<usize>]) -> Result<usize, Refused>,
+) -> wasmtime::Result<i32> {
+    let [parts, count, done] = list.map(i32::cast_unsigned);
+    let Some(memory) = memory(host) else { return Ok(FAULT) };
+    let (bytes, state) = memory.data_and_store_mut(host);
+    let transfer = || {
+        let parts = parts_at(bytes, parts, count)?;
+        let done = range(done, size_of::<u32>());
+        bytes.get(done.clone()).ok_or(FAULT)?;
+        let copied = u32::try_from(action(state, bytes, &parts)?).map_err(|_| INVALID)?;
+        bytes.get_mut(done).ok_or(FAULT)?.copy_from_slice(&copied.to_le_bytes());
+        Ok(SUCCESS)
+    };
+    transfer().or_else(Refused::answer)
 }
 
 fn range(at: u32, len: usize) -> Range<usize> {

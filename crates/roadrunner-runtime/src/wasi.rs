@@ -12,6 +12,8 @@ use wasmtime_wasi::p2::pipe::MemoryOutputPipe;
 use wasmtime_wasi::{FsPerms, HostMonotonicClock, WasiCtxBuilder};
 
 use crate::function::FunctionSpec;
+use crate::process::Process;
+use crate::stdio::Stdio;
 use crate::streams::Streams;
 
 /// Bytes of logging that one invocation may write to a standard stream; a guest that floods it gets
@@ -22,6 +24,8 @@ const LOG_BYTES: usize = 64 << 10;
 pub(crate) struct Wasi {
     pub(crate) ctx: WasiP1Ctx,
     pub(crate) streams: Option<Streams>,
+    /// The streams of a process.
+    pub(crate) stdio: Option<Stdio>,
     stdout: MemoryOutputPipe,
     stderr: MemoryOutputPipe,
 }
@@ -51,6 +55,21 @@ impl Wasi {
         builder.arg(&spec.name);
         let mut wasi = Self::build(builder);
         wasi.streams = Some(streams);
+        Ok(wasi)
+    }
+
+    /// For a process: its arguments and its streams.
+    pub(crate) fn process(
+        spec: &FunctionSpec,
+        epoch: Instant,
+        process: Process,
+    ) -> Result<Box<Self>, Fault> {
+        let mut builder = Self::builder(epoch);
+        Self::open_dirs(&mut builder, spec)?;
+        // Files are opened by the thread that acts for the process's owner.
+        builder.args(&process.args).allow_blocking_current_thread(true);
+        let mut wasi = Self::build(builder);
+        wasi.stdio = Some(Stdio::new(process));
         Ok(wasi)
     }
 
@@ -88,7 +107,7 @@ impl Wasi {
     fn build(mut builder: WasiCtxBuilder) -> Box<Self> {
         let [stdout, stderr] = [(); 2].map(|()| MemoryOutputPipe::new(LOG_BYTES));
         let ctx = builder.stdout(stdout.clone()).stderr(stderr.clone()).build_p1();
-        Box::new(Self { ctx, streams: None, stdout, stderr })
+        Box::new(Self { ctx, streams: None, stdio: None, stdout, stderr })
     }
 
     /// What was written to stderr.

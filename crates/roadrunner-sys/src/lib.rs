@@ -1,4 +1,4 @@
-//! Every raw system call that Roadrunner makes for its data path.
+//! Every raw system call that Roadrunner makes, for its data path and for its containers.
 //!
 //! This is the only crate that uses `libc` and the one to edit for a port. It knows addresses,
 //! lengths and descriptors, and nothing of who owns them: that is `roadrunner-buffer`'s business.
@@ -16,6 +16,7 @@
 
 mod closer;
 mod connect;
+mod container;
 #[cfg(test)]
 mod descriptors;
 mod host;
@@ -27,10 +28,16 @@ mod socket;
 mod splice;
 #[cfg(test)]
 mod testing;
+mod waiting;
+mod watch;
 mod zerocopy;
 
 pub use closer::close_aside;
 pub use connect::{connect_unix, end_with_peer};
+pub use container::{
+    MountFlags, enter_network, leave_groups, mount, open_below, open_stream, own_mounts,
+    see_files_as, unmount,
+};
 pub use host::{
     available_memory, cpu_time, cpu_time_of, end_with_parent, has_ended, map_count, max_map_count,
     page_size, parent_of, thread_cpu_time,
@@ -47,6 +54,8 @@ pub use socket::{
     stop_listening, wait_until_ready,
 };
 pub use splice::{Pipe, send_file};
+pub use waiting::{Waker, wait_for_any};
+pub use watch::{Changes, Watch};
 pub use zerocopy::{
     Completed, completed, disconnect, enable_zerocopy, is_out_of_buffers, send_zerocopy, unsent,
     wait_for_completion,

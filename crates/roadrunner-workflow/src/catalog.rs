@@ -241,7 +241,7 @@ impl<E: AsRef<Executable>> Inbox for Catalog<E> {
                 let target = &call.target[call.target.len() - len..];
                 exe.app().deliver(None, Call { target, ..call })
             }
-            None => run(exe, call).map_err(Undelivered::after),
+            None => answer(exe, call).map_err(Undelivered::after),
         }
     }
 }
@@ -255,8 +255,11 @@ impl Drop for Running<'_> {
     }
 }
 
-/// Runs a whole workflow for a call of it.
-fn run(exe: &Executable, call: Call<'_>) -> Result<Reply, Fault> {
+/// Runs a whole workflow for a call of it. What its hand-overs cost is in the reply's hops.
+///
+/// # Errors
+/// As the function that ended it.
+pub fn answer(exe: &Executable, call: Call<'_>) -> Result<Reply, Fault> {
     let Call { target, payload, deadline, depth, trace, .. } = call;
     let (payload, copied) = owned(payload, exe.home())
         .map_err(|source| Fault::HandOver { function: target.into(), source })?;

@@ -57,7 +57,7 @@ pub mod units;
 mod workflow;
 
 #[cfg(feature = "run")]
-pub use catalog::{Catalog, Clash, Names};
+pub use catalog::{Catalog, Clash, Names, answer};
 pub use error::{ManifestError, Problem, Problems};
 pub use plan::{Backing, Edge, Plan, Step};
 #[cfg(feature = "run")]

@@ -81,6 +81,8 @@ pub struct Place<'p> {
     pub can_reach: &'p dyn Fn(&Placement) -> bool,
     /// That way.
     pub way: &'p dyn Fn(&Placement, &Terms) -> Remote,
+    /// Whether other processes are of this trust domain, so that payloads can go there in segments.
+    pub trusted: bool,
 }
 
 impl AsRef<Self> for Executable {
@@ -94,7 +96,7 @@ impl Place<'_> {
     #[must_use]
     pub fn alone() -> Self {
         let way = &|_: &Placement, _: &Terms| unreachable!("nothing else can be reached");
-        Self { here: Placement::Local, can_reach: &|_| false, way }
+        Self { here: Placement::Local, can_reach: &|_| false, way, trusted: true }
     }
 }
 
@@ -125,7 +127,11 @@ impl Executable {
             let function = &workflow[index];
             if function.placement == place.here {
                 let module = source(&function.module);
-                specs.push(spec(&workflow, function, plan.backing(index), module));
+                let backing = match plan.backing(index) {
+                    Backing::Passed if !place.trusted => Backing::Shared,
+                    backing => backing,
+                };
+                specs.push(spec(&workflow, function, backing, module));
             } else if (place.can_reach)(&function.placement) {
                 elsewhere.push(function);
             } else if is_needed(&workflow, index) {

@@ -49,7 +49,7 @@ pub(crate) fn find(workspace: &Workspace) -> Result<Toolchain> {
 
 impl Toolchain {
     /// The compiler to give to cargo, if it is not cargo's own.
-    pub(super) fn rustc(&self) -> Option<&Path> {
+    pub(crate) fn rustc(&self) -> Option<&Path> {
         match self {
             Self::Rustup => None,
             Self::Private(rustc) => Some(rustc),

@@ -9,6 +9,7 @@ mod hostile;
 mod isolation;
 mod limits;
 mod modules;
+mod processes;
 mod random;
 mod streams;
 mod support;

@@ -71,7 +71,7 @@ fn a_short_response_takes_little_address_space_alone() {
         let reply = send(&app, "main", &pattern(len)).unwrap();
         let taken = address_space().saturating_sub(before);
         // A thread that allocates for the first time reserves 64 MiB for that, and there are four at most.
-        assert!(taken < 2 * len + (4 * 64 << 20), "{taken} bytes for {}", reply.len());
+        assert!(taken < 2 * len + 4 * (64 << 20), "{taken} bytes for {}", reply.len());
     }
 }
 

@@ -1,0 +1,332 @@
+//! The functions that a pod serves: takes calls of them, and hands payloads on to where others are.
+//!
+//! | name | what is called |
+//! |---|---|
+//! | `NAME` | the function alone |
+//! | `NAME+` | the function and all that its `next` leads to, here and in other pods |
+//!
+//! Where a function is decides how its payload travels, and nothing else: in the same pod pages move, to another one goes a
+//! sealed memfd. What was made of the registry's entries is made again when they have changed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use roadrunner_runtime::{Call, Fault, Inbox, ModuleSource, Remote, Reply, Terms, Undelivered};
+use roadrunner_transport::{Node, Tcp, Unix, UnixServer};
+use roadrunner_workflow::{Executable, Place, Placement, Workflow, answer};
+
+use crate::error::Refusal;
+use crate::function::{MODULE, Reach, Row, Served, environment, head, parse};
+use crate::registry::{self, Entry, Published, Registry};
+use crate::serve::Lazy;
+
+/// Behind the name of a function whose successors are meant too.
+const ONWARD: char = '+';
+
+/// A pod's functions, and what takes calls of them.
+pub(crate) struct Functions {
+    served: Arc<Exchange>,
+    _server: UnixServer,
+}
+
+/// The same for calls.
+struct Exchange {
+    name: String,
+    socket: PathBuf,
+    registry: Arc<Registry>,
+    runtime: Lazy,
+    /// This pod's functions.
+    own: Mutex<BTreeMap<String, Own>>,
+    /// What was made of them and of the registry.
+    made: Mutex<Made>,
+}
+
+/// A function of this pod.
+#[derive(Clone)]
+struct Own {
+    served: Served,
+    module: ModuleSource,
+    env: BTreeMap<String, String>,
+    /// Where its container's errors go.
+    stderr: Option<Arc<File>>,
+}
+
+/// Workflows by the functions that they begin with, of one state of the registry.
+#[derive(Default)]
+struct Made {
+    version: u64,
+    workflows: HashMap<(String, Extent), Arc<Executable>>,
+}
+
+/// How much is called by a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Extent {
+    Alone,
+    Onward,
+}
+
+/// A function that is served until this is dropped.
+pub(crate) struct Serving {
+    pod: Arc<Exchange>,
+    name: String,
+    _published: Published,
+}
+
+impl Functions {
+    /// Takes calls in for a pod, none of whose functions is there yet.
+    pub(crate) fn open(dir: &Path, pod: &str, runtime: Lazy) -> Result<Self, Refusal> {
+        let registry =
+            Registry::open(dir).map_err(Refusal::failed("open the registry of functions"))?;
+        let socket = registry::socket(dir, pod);
+        let made = socket.parent().map_or(Ok(()), registry::make_dir);
+        made.map_err(Refusal::failed("make the directory for sockets"))?;
+        let nobody = runtime.get()?.load(Vec::new());
+        let nobody = nobody.map_err(|(_, error)| Refusal::Failed(error.to_string()))?;
+        let served = Arc::new(Exchange {
+            name: pod.to_owned(),
+            socket: socket.clone(),
+            registry,
+            runtime,
+            own: Mutex::default(),
+            made: Mutex::default(),
+        });
+        let server = UnixServer::bind(&socket, served.clone(), nobody.terms());
+        let server = server.map_err(Refusal::failed(format!("listen at {}", socket.display())))?;
+        Ok(Self { served, _server: server })
+    }
+
+    /// Serves a function from now on.
+    pub(crate) fn add(
+        &self,
+        served: Served,
+        module: ModuleSource,
+        env: BTreeMap<String, String>,
+        stderr: Option<File>,
+    ) -> Result<Serving, Refusal> {
+        let (pod, name) = (Arc::clone(&self.served), served.name.clone());
+        let entry = Entry {
+            function: name.clone(),
+            pod: pod.name.clone(),
+            socket: pod.socket.clone(),
+            next: served.next.clone(),
+            calls: served.calls.clone(),
+        };
+        let own = Own { served, module, env, stderr: stderr.map(Arc::new) };
+        // A module that is none is found out now, and not by the first call.
+        pod.runtime
+            .get()?
+            .inspect(&own.module)
+            .map_err(|error| Refusal::Invalid(error.to_string()))?;
+        // Its calls can come as soon as it is published.
+        if lock(&pod.own).contains_key(&name) {
+            let why = format!("another container of the pod serves the function {name} already");
+            return Err(Refusal::WrongState(why));
+        }
+        lock(&pod.own).insert(name.clone(), own);
+        match pod.registry.publish(&entry) {
+            Ok(published) => Ok(Serving { pod, name, _published: published }),
+            Err(refusal) => {
+                lock(&pod.own).remove(&name);
+                Err(refusal)
+            }
+        }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        lock(&self.pod.own).remove(&self.name);
+    }
+}
+
+impl Exchange {
+    /// The workflow that begins with a function of this pod, as it is now, or has it alone.
+    fn workflow(&self, entry: &str, extent: Extent) -> Result<Arc<Executable>, Fault> {
+        let (entries, version) = self.registry.now();
+        let mut made = lock(&self.made);
+        if made.version != version {
+            *made = Made { version, workflows: HashMap::new() };
+        }
+        let key = (entry.to_owned(), extent);
+        if let Some(exe) = made.workflows.get(&key) {
+            return Ok(Arc::clone(exe));
+        }
+        let exe = Arc::new(self.make(entry, extent, &entries)?);
+        made.workflows.insert(key, Arc::clone(&exe));
+        Ok(exe)
+    }
+
+    fn make(
+        &self,
+        entry: &str,
+        extent: Extent,
+        entries: &BTreeMap<String, Entry>,
+    ) -> Result<Executable, Fault> {
+        let own = lock(&self.own).clone();
+        let found = Reached::from(entry, extent, (&self.name, &own), entries).and_then(|reached| {
+            let mut workflow = parse(&reached.manifest)?;
+            workflow.hand_result_out();
+            let runtime = self.runtime.get().map_err(|refusal| refusal.to_string())?;
+            self.load(runtime, workflow, &reached.sockets, &own)
+        });
+        found.map_err(|what| {
+            tracing::warn!(function = entry, "its workflow can't run: {what}");
+            Fault::Exhausted { function: entry.to_owned(), reason: what }
+        })
+    }
+
+    fn load(
+        &self,
+        runtime: &roadrunner_runtime::Runtime,
+        workflow: Workflow,
+        sockets: &HashMap<String, SocketAddr>,
+        own: &BTreeMap<String, Own>,
+    ) -> Result<Executable, String> {
+        let socket = |placement: &Placement| match placement {
+            Placement::Process(pod) => sockets.get(pod),
+            _ => None,
+        };
+        let can_reach = |placement: &Placement| socket(placement).is_some();
+        let way = |placement: &Placement, terms: &Terms| -> Remote {
+            match socket(placement) {
+                Some(address) => Arc::new(Unix::new(address.clone(), terms.clone())),
+                // Only asked where it can be reached.
+                None => Arc::new(Tcp::new(Node::on_loopback(""), terms.clone())),
+            }
+        };
+        let none = ModuleSource::Bytes { name: String::new(), bytes: [].as_slice().into() };
+        let source = |path: &Path| {
+            let own = path.to_str().and_then(|path| own.get(path.strip_suffix(MODULE)?));
+            own.map_or_else(|| none.clone(), |own| own.module.clone())
+        };
+        let place = Place {
+            here: Placement::Local,
+            can_reach: &can_reach,
+            way: &way,
+            // Other pods may be another tenant's.
+            trusted: false,
+        };
+        Executable::load(runtime, workflow, &source, &place).map_err(|error| error.to_string())
+    }
+
+    /// Says how the payloads of a call travelled.
+    fn log(&self, entry: &str, reply: &Reply) {
+        let stderr = lock(&self.own).get(entry).and_then(|own| own.stderr.clone());
+        for hop in &reply.hops {
+            let traffic = hop.account.traffic;
+            let line = format!(
+                "hop {} -> {}: {}, {} bytes, copied {}, moved {}",
+                hop.from, hop.to, hop.mode, hop.bytes, traffic.copied, traffic.moved
+            );
+            tracing::info!("{line}");
+            if let Some(mut stderr) = stderr.as_deref() {
+                // Who reads may be slow or gone; a call doesn't wait for that.
+                let _ = stderr.write_all((line + "\n").as_bytes());
+            }
+        }
+    }
+}
+
+impl Inbox for Exchange {
+    fn accept<'p>(&self, call: Call<'p>) -> Result<Reply, Undelivered<'p>> {
+        let onward = call.target.strip_suffix(ONWARD);
+        let name = onward.unwrap_or(call.target);
+        if !lock(&self.own).contains_key(name) {
+            let fault = Fault::Unknown { function: call.target.into() };
+            return Err(Undelivered::before(fault, call.payload));
+        }
+        let extent = if onward.is_some() { Extent::Onward } else { Extent::Alone };
+        let exe = match self.workflow(name, extent) {
+            Ok(exe) => exe,
+            Err(fault) => return Err(Undelivered::before(fault, call.payload)),
+        };
+        if extent == Extent::Alone {
+            return exe.app().deliver(None, call);
+        }
+        let reply = answer(&exe, call).map_err(|fault| {
+            if let Fault::Unreachable { function, .. } | Fault::Lost { function, .. } = &fault {
+                self.registry.doubt(function);
+            }
+            Undelivered::after(fault)
+        })?;
+        self.log(name, &reply);
+        Ok(reply)
+    }
+}
+
+/// What a workflow consists of, as the registry has it.
+struct Reached {
+    manifest: String,
+    /// Where the other pods listen, by their names in the manifest.
+    sockets: HashMap<String, SocketAddr>,
+}
+
+impl Reached {
+    /// All that a function leads to: what comes after it, and whom each of them may call.
+    fn from(
+        entry: &str,
+        extent: Extent,
+        (pod, own): (&str, &BTreeMap<String, Own>),
+        entries: &BTreeMap<String, Entry>,
+    ) -> Result<Self, String> {
+        let (mut manifest, mut sockets) = (head(entry), HashMap::new());
+        let (mut seen, mut waiting) = (vec![entry], vec![entry]);
+        while let Some(name) = waiting.pop() {
+            let Some(found) = entries.get(name) else {
+                return Err(format!("nobody serves the function {name}"));
+            };
+            let here = own.get(name).filter(|_| found.pod == pod);
+            // What others do alone is all that a caller needs of them; what they call is theirs.
+            let calls = if here.is_some() { &found.calls[..] } else { &[] };
+            let next = if extent == Extent::Alone { &[] } else { &found.next[..] };
+            let placement = match here {
+                Some(_) => "local".to_owned(),
+                None => format!("process:{}", process(&mut sockets, found)?),
+            };
+            manifest += &Row { name, next, calls, placement: &placement }.text();
+            if let Some(own) = here {
+                manifest += &own.served.limits;
+                manifest += &environment(name, &own.env);
+                let inside = own.served.reach == Reach::Pod;
+                let mut others = next.iter().chain(calls).filter_map(|it| entries.get(it));
+                if let Some(other) = others.find(|it| inside && it.pod != pod) {
+                    let Entry { function, pod, .. } = other;
+                    return Err(format!(
+                        "function {name} hands over in its own pod only (dev.roadrunner/mode: user), and {function} \
+                         is in pod {pod}"
+                    ));
+                }
+            }
+            for it in next.iter().chain(calls).map(String::as_str) {
+                if !seen.contains(&it) {
+                    seen.push(it);
+                    waiting.push(it);
+                }
+            }
+        }
+        Ok(Self { manifest, sockets })
+    }
+}
+
+/// The name of another pod's process in a manifest, which pods' own names need not be good for.
+fn process(sockets: &mut HashMap<String, SocketAddr>, entry: &Entry) -> Result<String, String> {
+    let socket = entry.socket.as_path();
+    let known = sockets.iter().find(|(_, address)| address.as_pathname() == Some(socket));
+    if let Some((name, _)) = known {
+        return Ok(name.clone());
+    }
+    let name = format!("pod-{}", sockets.len());
+    let address = SocketAddr::from_pathname(socket)
+        .map_err(|error| format!("pod {} can't be called: {error}", entry.pod))?;
+    sockets.insert(name.clone(), address);
+    Ok(name)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No code that can panic runs under these locks, so a poisoned one is still in order.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

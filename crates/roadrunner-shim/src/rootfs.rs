@@ -1,0 +1,197 @@
+//! A container's file system: its image's layers mounted in this process's own tree, and the host's directories that it is
+//! to see.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use containerd_shim_protos::types::mount::Mount as Layer;
+use roadrunner_runtime::WasiDir;
+use roadrunner_sys::{MountFlags, mount, unmount};
+
+use crate::error::Refusal;
+use crate::spec::{Mount, Spec};
+
+/// Bytes of a mount's options that the kernel takes: a page.
+const OPTION_BYTES: usize = 4095;
+
+/// Files that every container is given and that mean nothing to a guest without sockets and a terminal. WebAssembly's
+/// system interface shows directories, not single files.
+const PASSED_OVER: [&str; 4] =
+    ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev/termination-log"];
+
+/// The mounted layers, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Rootfs {
+    path: PathBuf,
+    mounted: usize,
+}
+
+impl Rootfs {
+    /// Mounts a container's layers at the root that its configuration names.
+    pub(crate) fn mount(bundle: &Path, spec: &Spec, layers: &[Layer]) -> Result<Self, Refusal> {
+        let path = bundle.join(if spec.root.path.as_os_str().is_empty() {
+            Path::new("rootfs")
+        } else {
+            &spec.root.path
+        });
+        let mut rootfs = Self { path, mounted: 0 };
+        if !layers.is_empty() {
+            fs::create_dir_all(&rootfs.path).map_err(Refusal::failed("make the root directory"))?;
+        }
+        for layer in layers {
+            rootfs.add(layer)?;
+        }
+        Ok(rootfs)
+    }
+
+    fn add(&mut self, layer: &Layer) -> Result<(), Refusal> {
+        let Options { flags, data } = Options::of(&layer.options);
+        if data.len() > OPTION_BYTES {
+            let why =
+                format!("its options have {} bytes, a mount takes {OPTION_BYTES}", data.len());
+            return Err(Refusal::Invalid(format!("the image has too many layers: {why}")));
+        }
+        // Image files are of no device, whatever they say; guests act with this process's rights.
+        let flags = flags.and(MountFlags::NO_DEVICES).and(MountFlags::NO_SUID);
+        let source = Some(Path::new(&layer.source));
+        let data = (!data.is_empty()).then_some(data.as_str());
+        let what = || format!("mount the root file system ({} {:?})", layer.type_, layer.options);
+        mount(source, &self.path, Some(&layer.type_), flags, data)
+            .map_err(Refusal::failed(what()))?;
+        self.mounted += 1;
+        if layer.type_ == "bind" {
+            // A bind mount takes its other flags only when it is there.
+            let flags = flags.and(MountFlags::REMOUNT);
+            mount(None, &self.path, None, flags, None).map_err(Refusal::failed(what()))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Rootfs {
+    fn drop(&mut self) {
+        for _ in 0..self.mounted {
+            if let Err(error) = unmount(&self.path) {
+                tracing::warn!(path = %self.path.display(), %error, "can't unmount a root file system");
+            }
+        }
+    }
+}
+
+/// Options of mount(8), as flags and as text for the file system.
+struct Options {
+    flags: MountFlags,
+    data: String,
+}
+
+impl Options {
+    fn of(options: &[String]) -> Self {
+        let (mut flags, mut data) = (MountFlags::default(), Vec::new());
+        for option in options {
+            let flag = match option.as_str() {
+                "ro" => MountFlags::READ_ONLY,
+                "bind" => MountFlags::BIND,
+                "rbind" => MountFlags::BIND.and(MountFlags::RECURSIVE),
+                "nosuid" => MountFlags::NO_SUID,
+                "nodev" => MountFlags::NO_DEVICES,
+                "noexec" => MountFlags::NO_EXEC,
+                "noatime" => MountFlags::NO_ACCESS_TIME,
+                "rw" | "suid" | "dev" | "exec" | "atime" | "defaults" => continue,
+                other => {
+                    data.push(other);
+                    continue;
+                }
+            };
+            flags = flags.and(flag);
+        }
+        Self { flags, data: data.join(",") }
+    }
+}
+
+/// The directories that a guest sees: its root, and what of the host is mounted for it.
+pub(crate) fn directories(
+    spec: &Spec,
+    rootfs: &Path,
+) -> Result<BTreeMap<String, WasiDir>, Refusal> {
+    let root = WasiDir { path: rootfs.to_owned(), write: !spec.root.readonly };
+    let mut dirs = BTreeMap::from([("/".to_owned(), root)]);
+    for it in spec.mounts.iter().filter(|it| it.is_bind()) {
+        if let Some((place, dir)) = directory(it)? {
+            dirs.insert(place, dir);
+        }
+    }
+    Ok(dirs)
+}
+
+/// A directory of the host and where the guest sees it; `None` for what guests have no use for.
+fn directory(it: &Mount) -> Result<Option<(String, WasiDir)>, Refusal> {
+    let (place, source) = (it.destination.display().to_string(), it.source.display());
+    if PASSED_OVER.contains(&place.as_str()) {
+        return Ok(None);
+    }
+    let invalid =
+        |why: String| Err(Refusal::Invalid(format!("can't mount {source} at {place}: {why}")));
+    match fs::metadata(&it.source) {
+        Ok(meta) if meta.is_dir() => {
+            Ok(Some((place, WasiDir { path: it.source.clone(), write: !it.has("ro") })))
+        }
+        Ok(_) => invalid("it is no directory; mount the one that it is in".into()),
+        Err(error) if error.kind() == ErrorKind::NotFound => invalid("it is not there".into()),
+        Err(error) => invalid(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(list: &[&str]) -> Options {
+        Options::of(&list.iter().map(ToString::to_string).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn options_are_told_from_flags() {
+        let overlay = options(&["index=off", "ro", "lowerdir=/a:/b", "nodev"]);
+        assert_eq!(overlay.flags, MountFlags::READ_ONLY.and(MountFlags::NO_DEVICES));
+        assert_eq!(overlay.data, "index=off,lowerdir=/a:/b");
+        let bind = options(&["rbind", "rw"]);
+        assert_eq!(bind.flags, MountFlags::BIND.and(MountFlags::RECURSIVE));
+        assert_eq!(bind.data, "");
+    }
+
+    fn bind(source: &Path, destination: &str, options: &[&str]) -> Mount {
+        let options = ["rbind"].iter().chain(options).map(ToString::to_string).collect();
+        let (source, destination) = (source.to_owned(), destination.into());
+        Mount { destination, kind: "bind".into(), source, options }
+    }
+
+    #[test]
+    fn guests_see_their_root_and_mounted_directories() {
+        let host = tempfile::tempdir().unwrap();
+        let file = host.path().join("file");
+        fs::write(&file, "").unwrap();
+        let mut spec = Spec::default();
+        spec.root.readonly = true;
+        spec.mounts = vec![
+            bind(host.path(), "/data", &["ro"]),
+            bind(host.path(), "/scratch", &[]),
+            bind(&file, "/etc/hosts", &[]),
+            Mount { destination: "/proc".into(), kind: "proc".into(), ..Mount::default() },
+        ];
+        let dirs = directories(&spec, Path::new("/rootfs")).unwrap();
+        let seen: Vec<_> = dirs.iter().map(|(place, dir)| (place.as_str(), dir.write)).collect();
+        assert_eq!(seen, [("/", false), ("/data", false), ("/scratch", true)]);
+
+        for (source, expected) in [(file, "no directory"), (host.path().join("x"), "not there")] {
+            spec.mounts = vec![bind(&source, "/one", &[])];
+            let refused = directories(&spec, Path::new("/rootfs")).unwrap_err().to_string();
+            assert!(refused.contains(expected) && refused.contains("/one"), "{refused}");
+        }
+    }
+}
