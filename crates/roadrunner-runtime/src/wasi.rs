@@ -65,9 +65,10 @@ impl Wasi {
         process: Process,
     ) -> Result<Box<Self>, Fault> {
         let mut builder = Self::builder(epoch);
-        Self::open_dirs(&mut builder, spec)?;
-        // Files are opened by the thread that acts for the process's owner.
+        // Files are opened by the thread that acts for the process's owner. Directories take this over as they are
+        // opened, so it comes first.
         builder.args(&process.args).allow_blocking_current_thread(true);
+        Self::open_dirs(&mut builder, spec)?;
         let mut wasi = Self::build(builder);
         wasi.stdio = Some(Stdio::new(process));
         Ok(wasi)

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use containerd_shim_protos::events::task::{TaskExit, TaskStart};
 use containerd_shim_protos::protobuf::MessageField;
@@ -29,6 +29,16 @@ const TRAPPED: u32 = BY_SIGNAL + 6;
 /// Signals that end no process by default, or only stop it: 0, SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU,
 /// SIGURG and SIGWINCH. A guest can't see them.
 const HARMLESS: [u32; 9] = [0, 17, 18, 19, 20, 21, 22, 23, 28];
+
+/// Highest number of a signal: `SIGRTMAX`.
+const SIGNALS: u32 = 64;
+
+/// The signal that nothing outlives.
+const SIGKILL: u32 = 9;
+
+/// How long a guest that is killed has to notice. One that waits in the kernel, as who opens a pipe that nobody writes,
+/// counts as ended then: its thread is left alone.
+const ENDING: Duration = Duration::from_secs(1);
 
 /// What a container is to do.
 pub(crate) enum Work {
@@ -133,7 +143,10 @@ impl Container {
             }
         };
         if let Err(refusal) = begun {
-            *state = State::Stopped(Ended { code: TRAPPED, at: SystemTime::now() });
+            let ended = Ended { code: TRAPPED, at: SystemTime::now() };
+            *state = State::Stopped(ended);
+            drop(state);
+            self.tell(ended, pid);
             return Err(refusal);
         }
         // Before the guest can end: it takes the state's lock for that.
@@ -162,8 +175,29 @@ impl Container {
     /// Notes that its work has ended.
     fn end(&self, code: u32, pid: u32) {
         let ended = Ended { code, at: SystemTime::now() };
-        *lock(&self.state) = State::Stopped(ended);
+        let mut state = lock(&self.state);
+        // It was given up meanwhile.
+        if matches!(*state, State::Stopped(_)) {
+            return;
+        }
+        *state = State::Stopped(ended);
+        drop(state);
         self.tell(ended, pid);
+    }
+
+    /// Counts a guest as ended that does not notice that it was killed.
+    fn give_up(self: &Arc<Self>, pid: u32) {
+        let container = Arc::clone(self);
+        let waiter = thread::Builder::new().name("kill".into()).spawn(move || {
+            let is_running = |state: &mut State| !matches!(state, State::Stopped(_));
+            let state = lock(&container.state);
+            let waited = container.changed.wait_timeout_while(state, ENDING, is_running);
+            drop(waited.unwrap_or_else(PoisonError::into_inner));
+            container.end(BY_SIGNAL + SIGKILL, pid);
+        });
+        if let Err(error) = waiter {
+            tracing::error!(id = self.id, %error, "can't wait for the end of a container");
+        }
     }
 
     fn tell(&self, ended: Ended, pid: u32) {
@@ -182,7 +216,10 @@ impl Container {
     }
 
     /// Sends it a signal. Those that would end a process end it; it can't see any.
-    pub(crate) fn kill(&self, signal: u32, pid: u32) -> Result<(), Refusal> {
+    pub(crate) fn kill(self: &Arc<Self>, signal: u32, pid: u32) -> Result<(), Refusal> {
+        if signal > SIGNALS {
+            return Err(Refusal::Invalid(format!("there is no signal {signal}")));
+        }
         if HARMLESS.contains(&signal) {
             return self.running().map(drop);
         }
@@ -200,6 +237,9 @@ impl Container {
             *state = State::Stopped(ended);
             drop(state);
             self.tell(ended, pid);
+        } else if signal == SIGKILL {
+            drop(state);
+            self.give_up(pid);
         }
         Ok(())
     }

@@ -50,9 +50,16 @@ pub(crate) struct Served {
 impl Served {
     /// The function of a container; `None` for one that runs a command.
     pub(crate) fn of(spec: &Spec) -> Result<Option<Self>, Refusal> {
-        let annotation =
-            |name: &str| spec.annotations.get(&format!("{PREFIX}{name}")).map(|it| it.trim());
+        // All containers of a pod of Kubernetes have the pod's annotations: there each says whose it is.
+        let each = format!("{PREFIX}function.");
+        let each = spec.annotations.keys().any(|name| name.starts_with(&each));
+        let whose = spec.container_name().filter(|_| each).map(|name| format!(".{name}"));
+        let whose = whose.unwrap_or_default();
+        let annotation = |name: &str| {
+            spec.annotations.get(&format!("{PREFIX}{name}{whose}")).map(|it| it.trim())
+        };
         for name in spec.annotations.keys().filter_map(|name| name.strip_prefix(PREFIX)) {
+            let name = name.split_once('.').map_or(name, |(name, _)| name);
             if !KNOWN.contains(&name) {
                 let known = KNOWN.map(|name| format!("{PREFIX}{name}")).join(", ");
                 let why = format!("there is no annotation {PREFIX}{name}; there are {known}");
@@ -199,6 +206,23 @@ mod tests {
         assert_eq!(served(&all).unwrap(), Some(expected));
         let least = served(&[("function", "f")]).unwrap().unwrap();
         assert_eq!((least.reach, least.limits.as_str(), least.next.len()), (Reach::Host, "", 0));
+    }
+
+    #[test]
+    fn each_container_of_a_pod_has_a_function_of_its_own() {
+        let annotations =
+            [("function.a", "decode"), ("next.a", "resize"), ("function.b", "resize")];
+        let of = |container: &str| {
+            let mut spec = Spec::default();
+            for (name, value) in annotations {
+                spec.annotations.insert(format!("{PREFIX}{name}"), value.into());
+            }
+            spec.annotations.insert("io.kubernetes.cri.container-name".into(), container.into());
+            Served::of(&spec).unwrap().map(|it| (it.name, it.next))
+        };
+        assert_eq!(of("a"), Some(("decode".into(), vec!["resize".into()])));
+        assert_eq!(of("b"), Some(("resize".into(), vec![])));
+        assert_eq!(of("side-car"), None, "a command");
     }
 
     #[test]

@@ -8,9 +8,11 @@
 //! Where a function is decides how its payload travels, and nothing else: in the same pod pages move, to another one goes a
 //! sealed memfd. What was made of the registry's entries is made again when they have changed.
 
+use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Write;
+use std::mem;
 use std::os::unix::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -59,6 +61,8 @@ struct Own {
 #[derive(Default)]
 struct Made {
     version: u64,
+    /// Counts the changes of this pod's own functions.
+    epoch: u64,
     workflows: HashMap<(String, Extent), Arc<Executable>>,
 }
 
@@ -122,11 +126,16 @@ impl Functions {
             .inspect(&own.module)
             .map_err(|error| Refusal::Invalid(error.to_string()))?;
         // Its calls can come as soon as it is published.
-        if lock(&pod.own).contains_key(&name) {
-            let why = format!("another container of the pod serves the function {name} already");
-            return Err(Refusal::WrongState(why));
+        match lock(&pod.own).entry(name.clone()) {
+            Slot::Occupied(_) => {
+                let why =
+                    format!("another container of the pod serves the function {name} already");
+                return Err(Refusal::WrongState(why));
+            }
+            Slot::Vacant(slot) => drop(slot.insert(own)),
         }
-        lock(&pod.own).insert(name.clone(), own);
+        // What was made of a module before this one is not its own.
+        pod.forget();
         match pod.registry.publish(&entry) {
             Ok(published) => Ok(Serving { pod, name, _published: published }),
             Err(refusal) => {
@@ -140,23 +149,41 @@ impl Functions {
 impl Drop for Serving {
     fn drop(&mut self) {
         lock(&self.pod.own).remove(&self.name);
+        self.pod.forget();
     }
 }
 
 impl Exchange {
+    /// Makes everything again, when it is called next.
+    fn forget(&self) {
+        let mut made = lock(&self.made);
+        let next = Made { version: made.version, epoch: made.epoch + 1, workflows: HashMap::new() };
+        let before = mem::replace(&mut *made, next);
+        drop(made);
+        drop(before);
+    }
+
     /// The workflow that begins with a function of this pod, as it is now, or has it alone.
     fn workflow(&self, entry: &str, extent: Extent) -> Result<Arc<Executable>, Fault> {
-        let (entries, version) = self.registry.now();
-        let mut made = lock(&self.made);
-        if made.version != version {
-            *made = Made { version, workflows: HashMap::new() };
-        }
         let key = (entry.to_owned(), extent);
-        if let Some(exe) = made.workflows.get(&key) {
-            return Ok(Arc::clone(exe));
-        }
+        let version = self.registry.version();
+        let epoch = {
+            let mut made = lock(&self.made);
+            if made.version != version {
+                *made = Made { version, epoch: made.epoch, workflows: HashMap::new() };
+            }
+            if let Some(exe) = made.workflows.get(&key) {
+                return Ok(Arc::clone(exe));
+            }
+            made.epoch
+        };
+        // Others may call what is made already meanwhile.
+        let (entries, version) = self.registry.now();
         let exe = Arc::new(self.make(entry, extent, &entries)?);
-        made.workflows.insert(key, Arc::clone(&exe));
+        let mut made = lock(&self.made);
+        if (made.version, made.epoch) == (version, epoch) {
+            made.workflows.insert(key, Arc::clone(&exe));
+        }
         Ok(exe)
     }
 

@@ -2,10 +2,10 @@
 //! where one was killed.
 
 use std::env;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -32,6 +32,9 @@ const NAME: &str = "io.containerd.roadrunner.v1";
 /// The exit code of a container whose process is gone: it can only have been killed.
 const KILLED: u32 = 128 + 9;
 
+/// The file beside them that is locked to change one.
+const LOCK: &str = "roadrunner.lock";
+
 /// Times that two first containers of a pod may get into each other's way. One of them wins each time.
 const ATTEMPTS: usize = 10;
 
@@ -41,6 +44,7 @@ pub(crate) fn start(flags: &Flags) -> Result<()> {
     let spec = Spec::of_bundle(&bundle)?;
     let path = socket(flags, spec.pod(&flags.id));
     if !is_served(&path) {
+        let _alone = alone(&path)?;
         launch(flags, &path)?;
     }
     let address = format!("unix://{}", path.display());
@@ -78,12 +82,20 @@ fn launch(flags: &Flags, path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Held while a socket is looked at and replaced or removed: who looked before somebody else bound would remove the
+/// wrong one. The kernel releases it when the process ends.
+fn alone(socket: &Path) -> Result<File> {
+    let dir = socket.parent().unwrap_or(Path::new("/"));
+    let made = fs::DirBuilder::new().recursive(true).mode(0o711).create(dir);
+    made.with_context(|| format!("can't make {}", dir.display()))?;
+    let path = dir.join(LOCK);
+    let file = File::options().create(true).append(true).mode(0o600).open(&path);
+    let file = file.and_then(|file| file.lock().map(|()| file));
+    file.with_context(|| format!("can't lock {}", path.display()))
+}
+
 /// Listens at a path, in place of a process that is gone. `None` where another one came first.
 fn listen(path: &Path) -> Result<Option<UnixListener>> {
-    if let Some(dir) = path.parent() {
-        let made = fs::DirBuilder::new().recursive(true).mode(0o711).create(dir);
-        made.with_context(|| format!("can't make {}", dir.display()))?;
-    }
     for _ in 0..ATTEMPTS {
         match UnixListener::bind(path) {
             Ok(listener) => return Ok(Some(listener)),
@@ -133,6 +145,7 @@ pub(crate) fn delete(flags: &Flags) -> Result<()> {
     // Without a configuration the container never came to be, and neither did a socket for it.
     if let Ok(spec) = Spec::of_bundle(&bundle) {
         let path = socket(flags, spec.pod(&flags.id));
+        let _alone = alone(&path)?;
         if !is_served(&path) {
             remove(&path).with_context(|| format!("can't remove {}", path.display()))?;
             let dir = registry::dir(&flags.namespace, &spec);
@@ -193,6 +206,7 @@ mod tests {
     fn a_dead_process_gives_up_its_place_and_a_living_one_keeps_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("deep/er/socket");
+        drop(alone(&path).unwrap());
         let first = listen(&path).unwrap().expect("nobody was there");
         assert!(is_served(&path));
         assert!(listen(&path).unwrap().is_none(), "two listen in one place");

@@ -127,6 +127,11 @@ impl Registry {
         (known.entries.clone(), known.version)
     }
 
+    /// The number of the state that the entries are in.
+    pub(crate) fn version(&self) -> u64 {
+        self.known().version
+    }
+
     /// Enters a function. It must be able to take calls already.
     pub(crate) fn publish(&self, entry: &Entry) -> Result<Published, Refusal> {
         let name = entry.function.clone();

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use containerd_shim_protos::types::mount::Mount as Layer;
 use roadrunner_runtime::WasiDir;
-use roadrunner_sys::{MountFlags, mount, unmount};
+use roadrunner_sys::{MountFlags, mount, restrict_mount, unmount};
 
 use crate::error::Refusal;
 use crate::spec::{Mount, Spec};
@@ -21,11 +21,17 @@ const OPTION_BYTES: usize = 4095;
 const PASSED_OVER: [&str; 4] =
     ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev/termination-log"];
 
+/// The directory of a container for what of the host is mounted for it.
+const BINDS: &str = "mounts";
+
 /// The mounted layers, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Rootfs {
     path: PathBuf,
     mounted: usize,
+    /// Where directories of the host are mounted: below this one, each in one of its own.
+    binds: PathBuf,
+    bound: usize,
 }
 
 impl Rootfs {
@@ -36,8 +42,13 @@ impl Rootfs {
         } else {
             &spec.root.path
         });
-        let mut rootfs = Self { path, mounted: 0 };
-        if !layers.is_empty() {
+        let mut rootfs = Self { path, mounted: 0, binds: bundle.join(BINDS), bound: 0 };
+        if layers.is_empty() {
+            // A directory of the host's, with device files that are devices.
+            show(&rootfs.path, &rootfs.path, spec.root.readonly)
+                .map_err(Refusal::failed("mount the root file system"))?;
+            rootfs.mounted += 1;
+        } else {
             fs::create_dir_all(&rootfs.path).map_err(Refusal::failed("make the root directory"))?;
         }
         for layer in layers {
@@ -69,6 +80,25 @@ impl Rootfs {
         Ok(())
     }
 
+    /// The directories that the guest sees: its root, and what of the host is mounted for it.
+    pub(crate) fn directories(
+        &mut self,
+        spec: &Spec,
+    ) -> Result<BTreeMap<String, WasiDir>, Refusal> {
+        let root = WasiDir { path: self.path.clone(), write: !spec.root.readonly };
+        let mut dirs = BTreeMap::from([("/".to_owned(), root)]);
+        for it in spec.mounts.iter().filter(|it| it.is_bind()) {
+            let Some(place) = directory(it)? else { continue };
+            let (path, write) = (self.binds.join(self.bound.to_string()), !it.has("ro"));
+            let failed = || Refusal::failed(format!("mount {} at {place}", it.source.display()));
+            fs::create_dir_all(&path).map_err(failed())?;
+            show(&it.source, &path, !write).map_err(failed())?;
+            self.bound += 1;
+            dirs.insert(place, WasiDir { path, write });
+        }
+        Ok(dirs)
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -76,6 +106,14 @@ impl Rootfs {
 
 impl Drop for Rootfs {
     fn drop(&mut self) {
+        for bind in 0..self.bound {
+            let path = self.binds.join(bind.to_string());
+            // Never what is in it, should it still be mounted.
+            if let Err(error) = unmount(&path).and_then(|()| fs::remove_dir(&path)) {
+                tracing::warn!(path = %path.display(), %error, "can't unmount a directory");
+            }
+        }
+        let _ = fs::remove_dir(&self.binds);
         for _ in 0..self.mounted {
             if let Err(error) = unmount(&self.path) {
                 tracing::warn!(path = %self.path.display(), %error, "can't unmount a root file system");
@@ -114,23 +152,18 @@ impl Options {
     }
 }
 
-/// The directories that a guest sees: its root, and what of the host is mounted for it.
-pub(crate) fn directories(
-    spec: &Spec,
-    rootfs: &Path,
-) -> Result<BTreeMap<String, WasiDir>, Refusal> {
-    let root = WasiDir { path: rootfs.to_owned(), write: !spec.root.readonly };
-    let mut dirs = BTreeMap::from([("/".to_owned(), root)]);
-    for it in spec.mounts.iter().filter(|it| it.is_bind()) {
-        if let Some((place, dir)) = directory(it)? {
-            dirs.insert(place, dir);
-        }
-    }
-    Ok(dirs)
+/// Shows a directory of the host at a path, without its devices. Guests act with this process's rights, which has those
+/// of root to devices.
+fn show(source: &Path, path: &Path, read_only: bool) -> io::Result<()> {
+    let flags = MountFlags::BIND.and(MountFlags::RECURSIVE);
+    mount(Some(source), path, None, flags, None)?;
+    restrict_mount(path, read_only).inspect_err(|_| {
+        let _ = unmount(path);
+    })
 }
 
-/// A directory of the host and where the guest sees it; `None` for what guests have no use for.
-fn directory(it: &Mount) -> Result<Option<(String, WasiDir)>, Refusal> {
+/// Where the guest sees a directory of the host; `None` for what guests have no use for.
+fn directory(it: &Mount) -> Result<Option<String>, Refusal> {
     let (place, source) = (it.destination.display().to_string(), it.source.display());
     if PASSED_OVER.contains(&place.as_str()) {
         return Ok(None);
@@ -138,9 +171,7 @@ fn directory(it: &Mount) -> Result<Option<(String, WasiDir)>, Refusal> {
     let invalid =
         |why: String| Err(Refusal::Invalid(format!("can't mount {source} at {place}: {why}")));
     match fs::metadata(&it.source) {
-        Ok(meta) if meta.is_dir() => {
-            Ok(Some((place, WasiDir { path: it.source.clone(), write: !it.has("ro") })))
-        }
+        Ok(meta) if meta.is_dir() => Ok(Some(place)),
         Ok(_) => invalid("it is no directory; mount the one that it is in".into()),
         Err(error) if error.kind() == ErrorKind::NotFound => invalid("it is not there".into()),
         Err(error) => invalid(error.to_string()),
@@ -171,11 +202,23 @@ mod tests {
         Mount { destination, kind: "bind".into(), source, options }
     }
 
+    /// Of the calling thread alone; `false` without the right to.
+    fn has_own_mounts() -> bool {
+        roadrunner_sys::own_mounts()
+            .inspect_err(|error| println!("skipped: this thread can't have mounts: {error}"))
+            .is_ok()
+    }
+
     #[test]
     fn guests_see_their_root_and_mounted_directories() {
-        let host = tempfile::tempdir().unwrap();
+        if !has_own_mounts() {
+            return;
+        }
+        let (host, bundle) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let root = bundle.path().join("rootfs");
+        fs::create_dir(&root).unwrap();
         let file = host.path().join("file");
-        fs::write(&file, "").unwrap();
+        fs::write(&file, "seen").unwrap();
         let mut spec = Spec::default();
         spec.root.readonly = true;
         spec.mounts = vec![
@@ -184,14 +227,43 @@ mod tests {
             bind(&file, "/etc/hosts", &[]),
             Mount { destination: "/proc".into(), kind: "proc".into(), ..Mount::default() },
         ];
-        let dirs = directories(&spec, Path::new("/rootfs")).unwrap();
+        let mut rootfs = Rootfs::mount(bundle.path(), &spec, &[]).unwrap();
+        let dirs = rootfs.directories(&spec).unwrap();
         let seen: Vec<_> = dirs.iter().map(|(place, dir)| (place.as_str(), dir.write)).collect();
         assert_eq!(seen, [("/", false), ("/data", false), ("/scratch", true)]);
+        assert_eq!(fs::read_to_string(dirs["/data"].path.join("file")).unwrap(), "seen");
+        assert!(fs::write(dirs["/data"].path.join("new"), "").is_err(), "read-only");
+        assert!(fs::write(root.join("new"), "").is_err(), "read-only");
 
         for (source, expected) in [(file, "no directory"), (host.path().join("x"), "not there")] {
             spec.mounts = vec![bind(&source, "/one", &[])];
-            let refused = directories(&spec, Path::new("/rootfs")).unwrap_err().to_string();
+            let refused = rootfs.directories(&spec).unwrap_err().to_string();
             assert!(refused.contains(expected) && refused.contains("/one"), "{refused}");
         }
+        drop(rootfs);
+        let left: Vec<_> = fs::read_dir(bundle.path()).unwrap().map(Result::unwrap).collect();
+        assert_eq!(left.len(), 1, "only the root is left: {left:?}");
+        assert!(host.path().join("file").exists());
+    }
+
+    #[test]
+    fn device_files_of_the_host_are_no_devices() {
+        if !has_own_mounts() {
+            return;
+        }
+        let (host, bundle) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let device = host.path().join("null");
+        let made = std::process::Command::new("mknod").arg(&device).args(["c", "1", "3"]).status();
+        if !made.is_ok_and(|status| status.success()) || fs::read(&device).is_err() {
+            println!("skipped: no device files can be made here");
+            return;
+        }
+        let root = bundle.path().join("rootfs");
+        fs::create_dir(&root).unwrap();
+        let spec = Spec { mounts: vec![bind(host.path(), "/data", &[])], ..Spec::default() };
+        let mut rootfs = Rootfs::mount(bundle.path(), &spec, &[]).unwrap();
+        let dirs = rootfs.directories(&spec).unwrap();
+        let refused = fs::read(dirs["/data"].path.join("null")).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::PermissionDenied);
     }
 }

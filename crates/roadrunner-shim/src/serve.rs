@@ -5,8 +5,10 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, IntoRawFd};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
-use std::{env, fs, thread};
+use std::time::Duration;
+use std::{env, fs, panic, thread};
 
 use anyhow::{Context, Result};
 use containerd_shim_protos::create_task;
@@ -33,6 +35,10 @@ const CACHE_VARIABLE: &str = "ROADRUNNER_CACHE";
 /// The version of the task API that all of containerd's versions from 1.2 on speak, and the one that the types are
 /// generated for. They have different names only.
 const API: [&str; 2] = ["/containerd.task.v2.Task/", "/containerd.task.v3.Task/"];
+
+/// How long those have whose requests are under way when the process is to go: who waits for a container that never
+/// ends waits for ever.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// When the process is to go.
 #[derive(Debug, Default)]
@@ -75,7 +81,13 @@ impl Lazy {
 pub(crate) fn serve(flags: &Flags) -> Result<()> {
     let bundle = env::current_dir().context("can't tell the container's directory")?;
     log_to_containerd(&bundle, flags.debug);
-    let spec = Spec::of_bundle(&bundle)?;
+    panic::set_hook(Box::new(|info| tracing::error!("the host panicked: {info}")));
+    // Its standard error leads nowhere.
+    serve_pod(flags, &bundle).inspect_err(|error| tracing::error!("can't serve a pod: {error:#}"))
+}
+
+fn serve_pod(flags: &Flags, bundle: &Path) -> Result<()> {
+    let spec = Spec::of_bundle(bundle)?;
     // All of this is for every thread to come, so before the first one.
     if let Some(network) = spec.network() {
         enter(network)?;
@@ -89,10 +101,11 @@ pub(crate) fn serve(flags: &Flags) -> Result<()> {
     let (events, exit, runtime) = (Arc::new(events), Arc::new(Exit::default()), Lazy::default());
     let names = (flags.namespace.clone(), spec.pod(&flags.id).to_owned());
     let pod = Pod::new(names, runtime.clone(), Arc::clone(&events), Arc::clone(&exit));
+    let pod = Arc::new(pod);
     let server = Server::new()
         .add_listener(listener.into_raw_fd())
         .and_then(|server| {
-            let mut server = server.register_service(methods(pod));
+            let mut server = server.register_service(methods(&pod));
             server.start().map(|()| server)
         })
         .context("can't serve containerd")?;
@@ -101,7 +114,13 @@ pub(crate) fn serve(flags: &Flags) -> Result<()> {
     exit.wait();
     // Nobody new finds it from here on.
     launch::forget(flags, spec.pod(&flags.id));
-    server.shutdown();
+    pod.close();
+    let (done, is_done) = channel();
+    thread::spawn(move || {
+        server.shutdown();
+        let _ = done.send(());
+    });
+    let _ = is_done.recv_timeout(FAREWELL);
     events.finish();
     Ok(())
 }
@@ -115,8 +134,7 @@ fn enter(network: &Path) -> Result<()> {
 }
 
 /// The task API by both of its names.
-fn methods(pod: Pod) -> HashMap<String, Box<dyn MethodHandler + Send + Sync>> {
-    let pod = Arc::new(pod);
+fn methods(pod: &Arc<Pod>) -> HashMap<String, Box<dyn MethodHandler + Send + Sync>> {
     let mut all = HashMap::new();
     for name in API {
         for (path, handler) in create_task(pod.clone()) {

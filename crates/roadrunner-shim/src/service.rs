@@ -1,6 +1,6 @@
 //! containerd's task API for the containers of one pod.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -26,7 +26,7 @@ use crate::function::Served;
 use crate::functions::Functions;
 use crate::module;
 use crate::registry;
-use crate::rootfs::{self, Rootfs};
+use crate::rootfs::Rootfs;
 use crate::serve::{Exit, Lazy};
 use crate::spec::Spec;
 use crate::streams::{Places, Streams};
@@ -40,6 +40,8 @@ pub(crate) struct Pod {
     namespace: String,
     name: String,
     containers: Mutex<HashMap<String, Arc<Container>>>,
+    /// Those that are being made. Whoever needs both locks takes this one first.
+    making: Mutex<HashSet<String>>,
     functions: Mutex<Option<Arc<Functions>>>,
     runtime: Lazy,
     events: Arc<Events>,
@@ -56,12 +58,24 @@ impl Pod {
         exit: Arc<Exit>,
     ) -> Self {
         let (pid, containers, functions) = (std::process::id(), Mutex::default(), Mutex::default());
-        Self { namespace, name, containers, functions, runtime, events, exit, pid }
+        let making = Mutex::default();
+        Self { namespace, name, containers, making, functions, runtime, events, exit, pid }
     }
 
     fn containers(&self) -> MutexGuard<'_, HashMap<String, Arc<Container>>> {
         // No code that can panic runs under the lock, so a poisoned one is still in order.
         self.containers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn making(&self) -> MutexGuard<'_, HashSet<String>> {
+        // As above.
+        self.making.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes no more calls of functions.
+    pub(crate) fn close(&self) {
+        let functions = self.functions.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(functions);
     }
 
     /// A container; with `exec` set one of further processes in it, which there are none of.
@@ -84,12 +98,17 @@ impl Pod {
                 "a WebAssembly container has no terminal; start it without one",
             ));
         }
+        if spec.has_user_namespace() {
+            return Err(Refusal::Unsupported(
+                "a WebAssembly container has no user namespace; its user is the host's",
+            ));
+        }
         let places = Places {
             stdin: request.stdin.clone(),
             stdout: request.stdout.clone(),
             stderr: request.stderr.clone(),
         };
-        let rootfs = Rootfs::mount(&bundle, &spec, &request.rootfs)?;
+        let mut rootfs = Rootfs::mount(&bundle, &spec, &request.rootfs)?;
         let stop = Arc::new(Stop::new().map_err(Refusal::failed("make a descriptor"))?);
         let (work, open_end) = if spec.is_pod() {
             (Work::Pod, None)
@@ -99,7 +118,7 @@ impl Pod {
         } else {
             let mut streams = Streams::open(&places)?;
             let open_end = streams.open_end.take();
-            (self.command(&request.id, &spec, rootfs.path(), streams, &stop)?, open_end)
+            (self.command(&request.id, &spec, &mut rootfs, streams, &stop)?, open_end)
         };
         let names = (request.id.clone(), bundle, places);
         Ok(Container::new(names, work, stop, open_end, rootfs, Arc::clone(&self.events)))
@@ -110,16 +129,16 @@ impl Pod {
         &self,
         id: &str,
         spec: &Spec,
-        rootfs: &Path,
+        rootfs: &mut Rootfs,
         streams: Streams,
         stop: &Arc<Stop>,
     ) -> Result<Work, Refusal> {
-        let (entry, bytes) = module::find(spec, rootfs)?;
+        let (entry, bytes) = module::find(spec, rootfs.path())?;
         let source = ModuleSource::Bytes { name: entry, bytes: bytes.into() };
         let mut function = FunctionSpec::new(id, source);
         function.memory_bytes = spec.memory().unwrap_or(ADDRESSABLE).min(ADDRESSABLE);
         function.wasi.env = spec.env();
-        function.wasi.dirs = rootfs::directories(spec, rootfs)?;
+        function.wasi.dirs = rootfs.directories(spec)?;
         let app = self.runtime.get()?.load(vec![function]);
         let app = app.map_err(|(_, error)| Refusal::Invalid(error.to_string()))?;
         let user = spec.process.user;
@@ -192,6 +211,25 @@ impl Pod {
     }
 }
 
+/// A container that is being made, for as long as this lives.
+struct Making<'p>(&'p Pod, String);
+
+impl<'p> Making<'p> {
+    fn begin(pod: &'p Pod, id: &str) -> Result<Self, Refusal> {
+        let mut making = pod.making();
+        if pod.containers().contains_key(id) || !making.insert(id.to_owned()) {
+            return Err(Refusal::Exists(id.to_owned()));
+        }
+        Ok(Self(pod, id.to_owned()))
+    }
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        self.0.making().remove(&self.1);
+    }
+}
+
 /// An end as messages have it.
 fn told(
     ended: Option<Ended>,
@@ -206,9 +244,7 @@ impl Task for Pod {
         _: &TtrpcContext,
         request: CreateTaskRequest,
     ) -> TtrpcResult<CreateTaskResponse> {
-        if self.containers().contains_key(&request.id) {
-            return Err(Refusal::Exists(request.id).into());
-        }
+        let _making = Making::begin(self, &request.id)?;
         let container = self.make(&request).inspect_err(|refusal| {
             tracing::error!(id = request.id, "can't create a container: {refusal}");
         })?;
@@ -284,7 +320,8 @@ impl Task for Pod {
 
     fn shutdown(&self, _: &TtrpcContext, request: ShutdownRequest) -> TtrpcResult<Empty> {
         // containerd asks after every container; the pod's process goes with its last one.
-        if request.now || self.containers().is_empty() {
+        let making = self.making();
+        if request.now || (making.is_empty() && self.containers().is_empty()) {
             self.exit.ask();
         }
         Ok(Empty::default())

@@ -20,6 +20,9 @@ const KIND: &str = "io.kubernetes.cri.container-type";
 /// By which it tells the namespace of Kubernetes.
 const NAMESPACE: &str = "io.kubernetes.cri.sandbox-namespace";
 
+/// By which it tells what a container is called in its pod.
+const NAME: &str = "io.kubernetes.cri.container-name";
+
 /// The file of the configuration in a container's directory.
 pub(crate) const FILE: &str = "config.json";
 
@@ -140,6 +143,16 @@ impl Spec {
         all.find(|it| it.kind == "network")?.path.as_deref()
     }
 
+    /// Whether its users are to be others than the host's.
+    pub(crate) fn has_user_namespace(&self) -> bool {
+        self.linux.namespaces.iter().any(|it| it.kind == "user")
+    }
+
+    /// What Kubernetes calls the container.
+    pub(crate) fn container_name(&self) -> Option<&str> {
+        self.annotations.get(NAME).map(String::as_str)
+    }
+
     /// Bytes of memory that it may use, where that is limited.
     pub(crate) fn memory(&self) -> Option<u64> {
         let limit = self.linux.resources.as_ref()?.memory.as_ref()?.limit?;
@@ -201,6 +214,8 @@ mod tests {
         let empty = spec("{}");
         assert_eq!(empty.pod("own"), "own");
         assert_eq!((empty.network(), empty.memory()), (None, None));
+        assert!(!empty.has_user_namespace());
+        assert!(spec(r#"{"linux": {"namespaces": [{"type": "user"}]}}"#).has_user_namespace());
         assert_eq!(spec(r#"{"linux": {"resources": {"memory": {"limit": -1}}}}"#).memory(), None);
         assert_eq!(spec(r#"{"linux": {"namespaces": [{"type": "network"}]}}"#).network(), None);
         let kind = r#"{"annotations": {"io.kubernetes.cri.container-type": "sandbox"}}"#;

@@ -36,7 +36,7 @@ pub use closer::close_aside;
 pub use connect::{connect_unix, end_with_peer};
 pub use container::{
     MountFlags, enter_network, leave_groups, mount, open_below, open_stream, own_mounts,
-    see_files_as, unmount,
+    restrict_mount, see_files_as, unmount,
 };
 pub use host::{
     available_memory, cpu_time, cpu_time_of, end_with_parent, has_ended, map_count, max_map_count,

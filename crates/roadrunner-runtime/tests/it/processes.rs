@@ -194,12 +194,16 @@ fn its_files_are_its_owner_s() {
         return;
     }
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
-    let exits = |write| {
+    let exits = |owner, write| {
         let mut spec = command(&format!("(call $exit {})", open(write)));
         spec.wasi.dirs.insert("/".into(), WasiDir { path: dir.path().into(), write: true });
-        run(spec, Process { owner: Some((4321, 4322)), ..process(&[]) }).unwrap()
+        run(spec, Process { owner, ..process(&[]) }).unwrap()
     };
-    assert_eq!(exits(true), Exit::Code(0));
+    let (root, other) = (None, Some((4321, 4322)));
+    // Nothing of root is left for those that come after it.
+    assert_eq!(exits(root, true), Exit::Code(0));
+    fs::remove_file(dir.path().join("peer")).unwrap();
+    assert_eq!(exits(other, true), Exit::Code(0));
     let made = dir.path().join("peer");
     let meta = fs::metadata(&made).unwrap();
     assert_eq!((meta.uid(), meta.gid()), (4321, 4322));
@@ -207,5 +211,7 @@ fn its_files_are_its_owner_s() {
     fs::remove_file(&made).unwrap();
     fs::write(&made, "secret").unwrap();
     fs::set_permissions(&made, fs::Permissions::from_mode(0o600)).unwrap();
-    assert_eq!(exits(false), Exit::Code(2), "EACCES");
+    assert_eq!(exits(root, false), Exit::Code(0));
+    assert_eq!(exits(other, false), Exit::Code(2), "EACCES");
+    assert_eq!(exits(root, false), Exit::Code(0), "root has rights again");
 }
