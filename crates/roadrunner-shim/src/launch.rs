@@ -5,7 +5,7 @@ use std::env;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -31,9 +31,6 @@ const NAME: &str = "io.containerd.roadrunner.v1";
 
 /// The exit code of a container whose process is gone: it can only have been killed.
 const KILLED: u32 = 128 + 9;
-
-/// The file beside them that is locked to change one.
-const LOCK: &str = "roadrunner.lock";
 
 /// Times that two first containers of a pod may get into each other's way. One of them wins each time.
 const ATTEMPTS: usize = 10;
@@ -82,16 +79,14 @@ fn launch(flags: &Flags, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Held while a socket is looked at and replaced or removed: who looked before somebody else bound would remove the
+/// The directory of a socket, locked while one in it is looked at and replaced or removed: who looked before somebody else bound would remove the
 /// wrong one. The kernel releases it when the process ends.
 fn alone(socket: &Path) -> Result<File> {
     let dir = socket.parent().unwrap_or(Path::new("/"));
     let made = fs::DirBuilder::new().recursive(true).mode(0o711).create(dir);
     made.with_context(|| format!("can't make {}", dir.display()))?;
-    let path = dir.join(LOCK);
-    let file = File::options().create(true).append(true).mode(0o600).open(&path);
-    let file = file.and_then(|file| file.lock().map(|()| file));
-    file.with_context(|| format!("can't lock {}", path.display()))
+    let locked = File::open(dir).and_then(|dir| dir.lock().map(|()| dir));
+    locked.with_context(|| format!("can't lock {}", dir.display()))
 }
 
 /// Listens at a path, in place of a process that is gone. `None` where another one came first.

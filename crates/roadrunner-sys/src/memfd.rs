@@ -8,6 +8,10 @@ use std::{io, mem};
 
 use crate::close_aside;
 
+/// Times that sealing is tried: seen to fail once in some thousand payloads on a machine without a free processor, where
+/// the kernel was moving or scanning pages.
+const SEALING: u32 = 4;
+
 /// The seals that a payload carries once it can no longer be changed: no write, no shrinking, no
 /// growing, and no change to this set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,11 +180,22 @@ impl Memfd {
     /// Seals it for ever ([`Seals::ALL`]).
     ///
     /// # Errors
-    /// `EBUSY` while a writable shared mapping of it exists.
+    /// `EBUSY` while a writable shared mapping of it exists, or where the kernel itself holds pages of it for longer than
+    /// some times what it waits for that, which is 155 ms (`memfd_wait_for_pins` in its `mm/memfd.c`).
     pub fn seal(&self) -> io::Result<()> {
-        // SAFETY: R2.
-        let got = unsafe { libc::fcntl(self.0.as_raw_fd(), libc::F_ADD_SEALS, Seals::ALL.0) };
-        if got < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        let mut tries = 0;
+        loop {
+            // SAFETY: R2.
+            let got = unsafe { libc::fcntl(self.0.as_raw_fd(), libc::F_ADD_SEALS, Seals::ALL.0) };
+            if got >= 0 {
+                return Ok(());
+            }
+            tries += 1;
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::ResourceBusy || tries == SEALING {
+                return Err(error);
+            }
+        }
     }
 
     /// Fixes its length for ever; its contents can still be written.
