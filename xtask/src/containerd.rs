@@ -218,8 +218,12 @@ fn directories(daemon: &Daemon) -> Result<()> {
     let secret = outcome(&mut program(daemon, &user, "secret", &["read", "/data/secret"]))?;
     ensure!(secret.2 != 0 && secret.0.is_empty(), "another user read root's file: {secret:?}");
 
-    for path in ["/data/../../etc/hostname", "/proc/1/environ", "/etc/passwd"] {
-        let (said, _, code) = outcome(&mut program(daemon, &[], "out", &["read", path]))?;
+    std::os::unix::fs::symlink("/etc/hostname", host.join("absolute"))?;
+    std::os::unix::fs::symlink("../../../../../../../etc/hostname", host.join("upwards"))?;
+    let out = ["/data/../../etc/hostname", "/data/absolute", "/data/upwards"];
+    for path in out.into_iter().chain(["/proc/1/environ", "/etc/passwd"]) {
+        let options = ["--mount", &*readable];
+        let (said, _, code) = outcome(&mut program(daemon, &options, "out", &["read", path]))?;
         ensure!(code != 0 && said.is_empty(), "{path} of the host was read: {said:?}");
     }
     let listed = success(&mut program(daemon, &["--read-only"], "list", &["list", "/"]))?;
@@ -270,6 +274,15 @@ fn signals(daemon: &Daemon) -> Result<()> {
     success(&mut daemon.ctr(&["task", "kill", "cat"]))?;
     let ended = cat.wait()?.code();
     ensure!(ended == Some(143), "SIGTERM ended cat with {ended:?}");
+    // One that waits in the kernel, for somebody to write into a pipe. Only its pod's end ends its thread.
+    let host = daemon.folder().join("pipes");
+    fs::create_dir_all(&host)?;
+    ensure!(Command::new("mkfifo").arg(host.join("pipe")).status()?.success(), "no pipe is made");
+    let mount = format!("type=bind,src={},dst=/data,options=rbind:rw", host.display());
+    let mut opening = background(daemon, &["--mount", &mount], "open", &["open", "/data/pipe"])?;
+    success(&mut daemon.ctr(&["task", "kill", "--signal", "SIGKILL", "open"]))?;
+    let ended = opening.wait()?.code();
+    ensure!(ended == Some(137), "SIGKILL ended who opens a pipe with {ended:?}");
     Ok(())
 }
 

@@ -36,6 +36,11 @@ fn main() -> io::Result<()> {
             io::stdout().flush()?;
             thread::sleep(time::Duration::from_secs(100_000));
         }
+        "open" => {
+            println!("opening");
+            io::stdout().flush()?;
+            drop(fs::File::open(arg(2))?);
+        }
         "spin" => {
             println!("spinning");
             io::stdout().flush()?;

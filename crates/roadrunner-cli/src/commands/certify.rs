@@ -72,6 +72,13 @@ fn authority(dir: &Path) -> Result<(CertificateParams, KeyPair), Failure> {
             Ok((params, key))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if dir.join(CERTIFICATE).exists() {
+                let what = format!(
+                    "{} is missing, and only with it can this authority sign; copy it back, or make another authority in a new folder",
+                    path.display()
+                );
+                return Err(Failure::new(Exit::Input, what));
+            }
             let key = KeyPair::generate().map_err(|error| unmade(&error))?;
             let certificate = params.self_signed(&key).map_err(|error| unmade(&error))?;
             write(&path, &key.serialize_pem())?;

@@ -19,6 +19,16 @@ pub(crate) fn run(options: &Compile) -> Result<Exit, Failure> {
     }
     let beside = || Destination::File(options.module.with_extension(EXTENSION));
     let to = options.output.clone().unwrap_or_else(beside);
+    if let Destination::File(path) = &to
+        && let (Ok(path), Ok(module)) = (path.canonicalize(), options.module.canonicalize())
+        && path == module
+    {
+        let message = format!(
+            "{} would be written over the module itself; name another --output",
+            options.module.display()
+        );
+        return Err(Failure::new(Exit::Usage, message));
+    }
     let runtime = Runtime::new(Config::default())?;
     let progress = Progress::start(format!("compiling {}", options.module.display()));
     let code = runtime.precompile(&ModuleSource::File(options.module.clone()))?;

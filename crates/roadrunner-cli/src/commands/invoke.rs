@@ -131,9 +131,13 @@ impl Node {
             }
             Fault::Unreachable { peer, reason, .. } if peer == *place => {
                 let what = format!("no node takes the call of `{name}` at {place}: {reason}");
+                // ENOENT and ECONNREFUSED. Whoever answers is there.
+                let is_nobody =
+                    ["(os error 2)", "(os error 111)"].iter().any(|it| reason.ends_with(it));
                 let start = self
                     .option
                     .as_ref()
+                    .filter(|_| is_nobody)
                     .map(|option| format!("; `roadrunner serve WORKFLOW{option}` starts one"));
                 Failure::new(Exit::Peer, what + &start.unwrap_or_default())
             }

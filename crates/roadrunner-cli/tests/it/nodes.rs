@@ -179,6 +179,12 @@ fn certificates_are_private_and_never_replaced() {
     let authority = hosts.0.read("tls/ca.pem");
     hosts.0.run(&["certify", "edge-3"]).code_of(0);
     assert_eq!(hosts.0.read("tls/edge-3/ca.pem"), authority);
+    // Without its key an authority is none, and gets no other one.
+    fs::rename(hosts.0.path("tls/ca.key"), hosts.0.path("kept")).unwrap();
+    let said = hosts.0.run(&["certify", "edge-6"]).complaint();
+    assert!(said.starts_with("5: ") && said.contains("tls/ca.key is missing"), "{said}");
+    assert!(!hosts.0.path("tls/ca.key").exists() && !hosts.0.path("tls/edge-6").exists());
+    fs::rename(hosts.0.path("kept"), hosts.0.path("tls/ca.key")).unwrap();
     // A disk that was full after the key left one without the other.
     fs::remove_file(hosts.0.path("tls/ca.pem")).unwrap();
     hosts.0.run(&["certify", "edge-5"]).code_of(0);

@@ -52,6 +52,10 @@ fn a_compiled_module_goes_where_it_is_told() {
     let sandbox = Sandbox::with_function("");
     sandbox.run(&["compile", "f.wat", "-o", "out.cwasm"]).fine();
     assert_eq!(sandbox.run(&["compile", "f.wat", "-o", "-"]).fine(), sandbox.read("out.cwasm"));
+    let source = sandbox.read("f.wat");
+    let over = sandbox.run(&["compile", "f.wat", "-o", "./f.wat"]);
+    insta::assert_snapshot!(over.complaint(), @"2: roadrunner: f.wat would be written over the module itself; name another --output");
+    assert_eq!(sandbox.read("f.wat"), source);
 }
 
 #[test]
