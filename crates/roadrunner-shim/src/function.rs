@@ -12,6 +12,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use roadrunner_workflow::limit::MEMORY_MAX_BYTES;
+use roadrunner_workflow::units::parse_size;
 use roadrunner_workflow::{Found, Workflow};
 
 use crate::error::Refusal;
@@ -79,12 +81,13 @@ impl Served {
                 return Err(Refusal::Invalid(why));
             }
         };
+        let memory = memory(spec, annotation("memory"))?;
         let served = Self {
             name: name.to_owned(),
             next: names(annotation("next")),
             calls: names(annotation("calls")),
             reach,
-            limits: [("memory", annotation("memory")), ("timeout", annotation("timeout"))]
+            limits: [("memory", memory.as_deref()), ("timeout", annotation("timeout"))]
                 .iter()
                 .filter_map(|(key, value)| Some(format!("{key} = {}\n", quoted((*value)?))))
                 .collect(),
@@ -115,6 +118,20 @@ impl Served {
                 self.name
             ))
         })
+    }
+}
+
+/// How much memory a function may use: what its annotation says, within its container's limit.
+fn memory(spec: &Spec, annotation: Option<&str>) -> Result<Option<String>, Refusal> {
+    let Some(limit) = spec.memory() else { return Ok(annotation.map(String::from)) };
+    match annotation.map(parse_size) {
+        // What is no size is said together with all else.
+        Some(Err(_)) => Ok(annotation.map(String::from)),
+        Some(Ok(asked)) if asked > limit => Err(Refusal::Invalid(format!(
+            "{PREFIX}memory is {asked} bytes, and the container may use {limit}"
+        ))),
+        Some(Ok(asked)) => Ok(Some(format!("{asked} B"))),
+        None => Ok(Some(format!("{} B", limit.min(MEMORY_MAX_BYTES)))),
     }
 }
 
@@ -206,6 +223,27 @@ mod tests {
         assert_eq!(served(&all).unwrap(), Some(expected));
         let least = served(&[("function", "f")]).unwrap().unwrap();
         assert_eq!((least.reach, least.limits.as_str(), least.next.len()), (Reach::Host, "", 0));
+    }
+
+    #[test]
+    fn a_function_has_no_more_memory_than_its_container() {
+        let of = |limit: u64, annotation: Option<&str>| {
+            let mut spec: Spec = serde_json::from_str(&format!(
+                r#"{{"linux": {{"resources": {{"memory": {{"limit": {limit}}}}}}}}}"#
+            ))
+            .unwrap();
+            spec.annotations.insert(format!("{PREFIX}function"), "f".into());
+            if let Some(memory) = annotation {
+                spec.annotations.insert(format!("{PREFIX}memory"), memory.into());
+            }
+            Served::of(&spec).map(|it| it.unwrap().limits)
+        };
+        assert_eq!(of(1 << 20, None).unwrap(), "memory = \"1048576 B\"\n");
+        assert_eq!(of(1 << 40, None).unwrap(), "memory = \"4294967296 B\"\n");
+        assert_eq!(of(1 << 20, Some("64 KiB")).unwrap(), "memory = \"65536 B\"\n");
+        let refused = of(1 << 20, Some("2 MiB")).unwrap_err().to_string();
+        assert!(refused.contains("1048576"), "{refused}");
+        assert!(of(1 << 20, Some("lots")).is_err());
     }
 
     #[test]

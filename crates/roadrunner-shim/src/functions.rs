@@ -271,15 +271,16 @@ impl Inbox for Exchange {
             Ok(exe) => exe,
             Err(fault) => return Err(Undelivered::before(fault, call.payload)),
         };
-        if extent == Extent::Alone {
-            return exe.app().deliver(None, call);
-        }
-        let reply = answer(&exe, call).map_err(|fault| {
-            if let Fault::Unreachable { function, .. } | Fault::Lost { function, .. } = &fault {
+        let doubt = |fault: &Fault| {
+            if let Fault::Unreachable { function, .. } | Fault::Lost { function, .. } = fault {
                 self.registry.doubt(function);
             }
-            Undelivered::after(fault)
-        })?;
+        };
+        if extent == Extent::Alone {
+            let ended = exe.app().deliver(None, call);
+            return ended.inspect_err(|undelivered| doubt(&undelivered.fault));
+        }
+        let reply = answer(&exe, call).inspect_err(doubt).map_err(Undelivered::after)?;
         self.log(name, &reply);
         Ok(reply)
     }

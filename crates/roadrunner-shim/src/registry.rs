@@ -140,10 +140,14 @@ impl Registry {
         let _alone = lock(&self.dir).map_err(failed)?;
         let place = place(&self.dir, &name);
         let draft = self.dir.join(format!("draft-{}", std::process::id()));
+        // One that a process of the same number left when it was killed may be an entry already.
+        match fs::remove_file(&draft) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
         let mut file = OpenOptions::new()
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .mode(0o600)
             .open(&draft)
             .map_err(failed)?;
