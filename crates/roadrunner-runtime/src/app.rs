@@ -18,10 +18,11 @@ use crate::deadline::Ticker;
 use crate::environment::Variables;
 use crate::error::LoadError;
 use crate::function::{Function, FunctionSpec, Inspection, ModuleSource};
-use crate::host::{self, HostState};
+use crate::host;
 use crate::inbox::{Door, Local};
 use crate::instance::Instance;
 use crate::route::Remote;
+use crate::state::HostState;
 use crate::workers::{Ticket, Workers};
 use crate::{dispatch, engine, route};
 

@@ -6,7 +6,7 @@
 use roadrunner_abi::export;
 use wasmtime::{Caller, Extern, Linker};
 
-use crate::host::HostState;
+use crate::state::HostState;
 
 // Numbers that WASI preview 1 gives.
 const SUCCESS: i32 = 0;

@@ -14,8 +14,8 @@ use wasmtime::{Engine, ExternType, FuncType, InstancePre, Linker, Module, Module
 
 use crate::config::{DEFAULT_MEMORY, DEFAULT_TIMEOUT};
 use crate::error::LoadError;
-use crate::host::HostState;
 use crate::memory;
+use crate::state::HostState;
 
 /// What every precompiled module begins with.
 const ELF: &[u8] = b"\x7fELF";

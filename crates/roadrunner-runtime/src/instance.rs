@@ -18,9 +18,10 @@ use crate::app::{App, Bounds, WindowBytes};
 use crate::deadline;
 use crate::environment::Variables;
 use crate::function::{AllocateShape, AllocatorShape, Entry, Function};
-use crate::host::{HostState, Stop};
+use crate::host::Stop;
 use crate::memory::{Allocate, Allocator, Guest, GuestError, LinearMemory};
 use crate::process::Process;
+use crate::state::HostState;
 use crate::streams::{Response, Streams};
 use crate::wasi::Wasi;
 

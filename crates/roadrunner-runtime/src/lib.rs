@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! guest A: handle() returns / call(target, ptr, len)
-//!   -> host.rs      guest integers become checked values
+//!   -> host.rs      guest integers become checked values; state.rs is what it knows of each instance
 //!   -> memory.rs    the window becomes a sealed payload: A no longer owns it
 //!   -> route.rs     pure: may A call this target, and where is it
 //!   -> dispatch.rs  the one match on the route
@@ -32,6 +32,7 @@ mod memory;
 mod process;
 mod route;
 mod sleep;
+mod state;
 mod stdio;
 mod streams;
 mod wasi;

@@ -35,7 +35,7 @@ use roadrunner_buffer::{
 use wasmtime::{AsContextMut, Engine, Memory, Module, StoreContextMut};
 
 use crate::app::{App, WindowBytes};
-use crate::host::HostState;
+use crate::state::HostState;
 
 pub(crate) use allocator::{Allocate, Allocator};
 use allocator::{Raw, overlap};

@@ -11,7 +11,7 @@ use roadrunner_abi::export;
 use roadrunner_sys::Ready;
 use wasmtime::{Caller, Extern, Linker, Trap};
 
-use crate::host::HostState;
+use crate::state::HostState;
 use crate::stdio::{Refused, Stdio, Stream};
 
 /// Subscriptions of one poll: a guest has a handful of descriptors and clocks.

@@ -19,7 +19,7 @@ use wasmtime_wasi::runtime::in_tokio;
 use wiggle::GuestMemory;
 
 use crate::app::{App, WindowBytes};
-use crate::host::HostState;
+use crate::state::HostState;
 use crate::stdio::{Refused, Stdio};
 
 /// Parts of one read or write: what POSIX systems allow (`IOV_MAX`), so that C libraries keep to it.
