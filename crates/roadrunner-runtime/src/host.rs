@@ -14,12 +14,12 @@ use wasmtime::{AsContextMut, Caller, Engine, Linker};
 use crate::dispatch;
 use crate::environment;
 use crate::inbox::Local;
-use crate::instance::first;
 use crate::memory::{Guest, GuestError};
 use crate::route;
 use crate::sleep;
 use crate::state::{Asked, HostState, Submitted};
 use crate::streams;
+use crate::words::first;
 
 /// Why the host stops a guest.
 #[derive(Debug, thiserror::Error)]

@@ -36,6 +36,7 @@ mod state;
 mod stdio;
 mod streams;
 mod wasi;
+mod words;
 mod workers;
 
 pub use app::{App, Bounds, Ready, Runtime};
