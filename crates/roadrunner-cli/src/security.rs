@@ -34,6 +34,23 @@ impl Security {
         }
     }
 
+    /// Sees that a node's callers will believe its certificate: they expect the node's name in it.
+    pub(crate) fn names_node(&self, protection: &Protection, node: &str) -> Result<(), Failure> {
+        let (Protection::Tls(identity), Some(folder)) = (protection, &self.tls) else {
+            return Ok(());
+        };
+        // What a wildcard stands for is the callers' to decide.
+        let is_it = |name: &String| name == node || name.starts_with("*.");
+        if identity.names().iter().any(is_it) {
+            return Ok(());
+        }
+        let (folder, names) = (folder.display(), identity.names().join(", "));
+        let what = format!(
+            "{folder} has a certificate of {names}, so nobody would believe that this is node {node}; name the folder that `roadrunner certify {node}` made"
+        );
+        Err(Failure::new(Exit::Usage, what))
+    }
+
     /// Says once what --insecure means.
     pub(crate) fn warn(&self) {
         if self.insecure {

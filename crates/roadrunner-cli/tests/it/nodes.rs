@@ -134,6 +134,8 @@ fn a_part_that_is_none_is_refused() {
     hosts.manifest("127.0.0.1:7400", "", "");
     insta::assert_snapshot!(hosts.0.run(&["serve", "w.toml", "--as", "edge-2"]).complaint(), @r#"3: roadrunner: w.toml: workflow "w" has no function on node "edge-2"; its nodes with functions are "edge-1""#);
     insta::assert_snapshot!(hosts.0.run(&["serve", "w.toml", "--as", "edge-1", "--tls", "nowhere"]).complaint(), @"2: roadrunner: can't read nowhere/ca.pem: No such file or directory (os error 2); a folder for TLS has ca.pem, cert.pem and key.pem");
+    hosts.0.run(&["certify", "laptop"]).code_of(0);
+    insta::assert_snapshot!(hosts.0.run(&["serve", "w.toml", "--as", "edge-1", "--tls", "tls/laptop"]).complaint(), @"2: roadrunner: tls/laptop has a certificate of laptop, so nobody would believe that this is node edge-1; name the folder that `roadrunner certify edge-1` made");
     assert_eq!(hosts.0.run(&["run", "w.toml", "--tls", "tls/edge-1", "--insecure"]).code, Some(2));
 }
 

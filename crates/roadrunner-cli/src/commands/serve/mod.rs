@@ -34,6 +34,9 @@ pub(crate) fn run(options: &Serve) -> Result<Exit, Failure> {
     let elsewhere = options.node.is_some() || options.http.is_some() || options.part.is_some();
     options.security.warn();
     let protection = options.security.protection()?;
+    if let Some(node) = &options.part {
+        options.security.names_node(&protection, node)?;
+    }
     let socket = match &options.socket {
         Some(path) => Some(path.clone()),
         None if elsewhere => None,
