@@ -23,7 +23,7 @@ use iceoryx2::sample::Sample;
 use roadrunner_runtime::{Backing, Config as RuntimeConfig, Remote, Terms};
 use serde::Serialize;
 
-use crate::elsewhere::{BLOCK, Counted, call_one};
+use crate::elsewhere::{call_one, in_turns};
 use crate::transfer::Times;
 use crate::{BenchError, Figures, PAYLOAD_BYTES, Progress, compare, guests_beside};
 
@@ -279,31 +279,22 @@ pub fn peers(
     let pids = [pid, asleep.pid, spinning.pid];
     let asleep = begin(place, size, Waiting::Asleep, asleep.control)?;
     let spinning = begin(place, size, Waiting::Spinning, spinning.control)?;
-    let start = || -> Result<_, BenchError> {
-        let [ours, asleep, spinning] = pids.map(Counted::start);
-        Ok([ours?, asleep?, spinning?])
-    };
-    let mut counted = start()?;
-    let (mut done, all) = (0, WARM_UP + runs);
-    while done < all {
-        let most = if done < WARM_UP { WARM_UP - done } else { BLOCK.min(all - done) };
-        if done == WARM_UP {
-            counted = start()?;
-        }
-        let [ours, first, second] = &mut counted;
+    let counted = in_turns(pids, (WARM_UP, runs), progress, |[ours, first, second], most| {
         ours.rounds(most, |times| call_one(&app, size, times))?;
         asleep.begin_block(most)?;
         first.rounds(most, |times| exchange(&asleep, size, stop, times))?;
         spinning.begin_block(most)?;
         second.rounds(most, |times| exchange(&spinning, size, stop, times))?;
         if stop.load(Ordering::Relaxed) {
-            return Ok(None);
+            return Err(BenchError::Iceoryx2("it was interrupted".into()));
         }
-        done += most;
-        progress(done.into(), all.into());
+        Ok(())
+    });
+    if stop.load(Ordering::Relaxed) {
+        return Ok(None);
     }
+    let [ours, asleep, spinning] = counted?;
     let bytes = size * u64::from(runs);
-    let [ours, asleep, spinning] = counted;
     Ok(Some(Peers {
         size_bytes: size,
         runs,

@@ -252,8 +252,7 @@ fn take_in<L: Listen>(shared: &Arc<Shared>, listener: &L) {
             tracing::warn!(reason, "a connection was turned away");
             let fault = Fault::Exhausted { function: String::new(), reason };
             let until = Instant::now() + TURNING_AWAY;
-            // It can't be told before.
-            let _ = link::settle(&mut link, until);
+            // With TLS it hears nothing: a handshake here would have everybody wait for who only connects.
             let _ = refuse(&mut link, 0, fault, until, &shared.terms);
         }
     }

@@ -28,7 +28,7 @@ pub use http::{Client, http_in};
 /// Rounds of one way before it is the next one's turn: few enough that what else the machine does meets
 /// all ways alike. Alternating after each round would let a way's partner fall asleep for as long as the
 /// others take, and waking a processor up costs more than a small payload does.
-pub(crate) const BLOCK: u32 = 10;
+const BLOCK: u32 = 10;
 
 /// The other processes.
 pub struct Partners<'p> {
@@ -125,28 +125,14 @@ pub fn transfer_elsewhere(
     let app = guests_beside(config.clone(), backing, "consume", way)?;
     let producer = guests(config.clone(), Backing::Private)?;
     let mut bare = Bare::new(bare, size)?;
-    let start = || -> Result<_, BenchError> {
-        let [ours, baseline, bare] = pids.map(Counted::start);
-        Ok([ours?, baseline?, bare?])
-    };
-    let mut counted = start()?;
-    let (mut done, all) = (0, WARM_UP + runs);
-    while done < all {
-        // The warm-up is a block of its own, which does not count.
-        let most = if done < WARM_UP { WARM_UP - done } else { BLOCK.min(all - done) };
-        if done == WARM_UP {
-            counted = start()?;
-        }
-        let [ours, replaced, least] = &mut counted;
+    let counted = in_turns(pids, (WARM_UP, runs), progress, |[ours, replaced, least], most| {
         ours.rounds(most, |times| call_one(&app, size, times))?;
         replaced
             .rounds(most, |times| send_one(&producer, size, |bytes| baseline.send(bytes), times))?;
-        least.rounds(most, |times| send_one(&producer, size, |bytes| bare.send(bytes), times))?;
-        done += most;
-        progress(done.into(), all.into());
-    }
+        least.rounds(most, |times| send_one(&producer, size, |bytes| bare.send(bytes), times))
+    });
+    let [ours, replaced, least] = counted?;
     let bytes = size * u64::from(runs);
-    let [ours, replaced, least] = counted;
     let method = methods[usize::from(ours.times.copied > 0)];
     Ok(Transfer {
         mode: mode.name(),
@@ -157,6 +143,33 @@ pub fn transfer_elsewhere(
         bare: Some(least.figures(size, bytes)?),
         native: None,
     })
+}
+
+/// Runs three ways in turns, a few rounds of each at a time, and gives what the rounds after the warm-up cost. `block` is
+/// told how many rounds of each it is to run.
+pub(crate) fn in_turns(
+    pids: [u32; 3],
+    (warm_up, runs): (u32, u32),
+    progress: Progress<'_>,
+    mut block: impl FnMut(&mut [Counted; 3], u32) -> Result<(), BenchError>,
+) -> Result<[Counted; 3], BenchError> {
+    let start = || -> Result<_, BenchError> {
+        let [first, second, third] = pids.map(Counted::start);
+        Ok([first?, second?, third?])
+    };
+    let mut counted = start()?;
+    let (mut done, all) = (0, warm_up + runs);
+    while done < all {
+        // The warm-up is a block of its own, which does not count.
+        let most = if done < warm_up { warm_up - done } else { BLOCK.min(all - done) };
+        if done == warm_up {
+            counted = start()?;
+        }
+        block(&mut counted, most)?;
+        done += most;
+        progress(done.into(), all.into());
+    }
+    Ok(counted)
 }
 
 /// What the rounds of one way cost.

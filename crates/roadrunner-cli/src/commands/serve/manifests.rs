@@ -56,22 +56,24 @@ struct Manifest {
     files: Files,
     /// What they were at the last look, if that was not the same.
     changing: Option<Files>,
-    /// When it was loaded because a process had ended, and the wait before it is for the next time.
-    revived: Option<(Instant, Duration)>,
+    revival: Revival,
 }
 
-impl Manifest {
+/// When a workflow was loaded because a process had ended, and the wait before the next time.
+#[derive(Default)]
+struct Revival(Option<(Instant, Duration)>);
+
+impl Revival {
     /// Whether a process that has ended is to run again now.
-    fn revive(&mut self) -> bool {
-        let now = Instant::now();
-        let wait = match self.revived {
+    fn is_due(&mut self, now: Instant) -> bool {
+        let wait = match self.0 {
             Some((since, wait)) if now < since + wait => return false,
             Some((since, wait)) if now < since + wait + LONGEST_WAIT => {
                 (wait * 2).min(LONGEST_WAIT)
             }
             _ => LOOK,
         };
-        self.revived = Some((now, wait));
+        self.0 = Some((now, wait));
         true
     }
 }
@@ -86,7 +88,7 @@ impl Manifests {
             let name = workflow.name().to_owned();
             workflows.push(workflow);
             let path = path.clone();
-            all.push(Manifest { path, name, files, changing: None, revived: None });
+            all.push(Manifest { path, name, files, changing: None, revival: Revival::default() });
         }
         // Before anything is compiled.
         Names::of(&workflows).map_err(|clash| {
@@ -134,7 +136,7 @@ impl Manifests {
             let manifest = &mut self.all[at];
             if let Some(placement) = self.catalog.at(at).ended_process() {
                 let path = manifest.path.display().to_string();
-                if manifest.revive() {
+                if manifest.revival.is_due(Instant::now()) {
                     output::complain(&format!(
                         "the process for `{placement}` of {path} ended; its calls fail until it runs again"
                     ));
@@ -158,7 +160,7 @@ impl Manifests {
     fn load_again(&mut self, at: usize) {
         let manifest = &mut self.all[at];
         let (files, read) = self.how.read(&manifest.path);
-        // A failed attempt is not repeated before something changes again.
+        // A failed attempt is not repeated before something changes again, or a process that ended is due.
         manifest.files = files;
         manifest.changing = None;
         let loaded =
@@ -208,5 +210,25 @@ impl How {
         let manifest = Load::Manifest(path.to_owned(), self.security.clone());
         let file = |path: &Path| ModuleSource::File(path.to_owned());
         run::load(runtime, workflow, Mode::Auto, &manifest, &file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_ends_at_once_is_started_less_and_less_often() {
+        let (mut revival, start) = (Revival::default(), Instant::now());
+        let mut starts = Vec::new();
+        for second in 0..300 {
+            if revival.is_due(start + LOOK * second) {
+                starts.push(second);
+            }
+        }
+        assert_eq!(starts, [0, 1, 3, 7, 15, 31, 63, 123, 183, 243]);
+        // Long after the last start it is as new.
+        let later = start + LOOK * 243 + 3 * LONGEST_WAIT;
+        assert!(revival.is_due(later) && revival.is_due(later + LOOK));
     }
 }
