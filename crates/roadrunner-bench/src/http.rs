@@ -63,7 +63,7 @@ pub struct Ratio {
     pub max: f64,
 }
 
-/// Two servers under the same load.
+/// The gateway and a plain server under the same load.
 #[derive(Clone, Debug, Serialize)]
 pub struct Http {
     /// Length of a body in bytes, there and back.
@@ -72,50 +72,63 @@ pub struct Http {
     pub connections: u32,
     /// Turns of each server that count.
     pub rounds: u32,
-    /// The gateway.
+    /// The gateway, with a fresh sandbox for each request.
     #[serde(flatten)]
     pub ours: Served,
+    /// The gateway, with a function whose sandboxes have one call after another.
+    pub reused: Served,
     /// A plain server.
     pub baseline: Served,
     /// The gateway's rate divided by the plain server's.
     pub ratio: Ratio,
+    /// The same of the reused sandboxes.
+    pub reused_ratio: Ratio,
 }
 
-/// Measures both servers in turns.
+/// Measures the gateway with fresh and with reused sandboxes, and the plain server, in turns.
 ///
 /// # Errors
 /// When a server can't be reached or answers anything else than what it was sent.
 pub fn http(
     ours: Endpoint<'_>,
+    reused: Endpoint<'_>,
     baseline: Endpoint<'_>,
     load: &Load,
     progress: Progress<'_>,
 ) -> Result<Http, BenchError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(BenchError::Http)?;
-    let mut sides = [Vec::new(), Vec::new()].map(|rates: Vec<f64>| (rates, Vec::new()));
+    let endpoints = [ours, reused, baseline];
+    let mut sides = endpoints.map(|_| (Vec::new(), Vec::new()));
     for round in 0..load.rounds {
         progress(round.into(), load.rounds.into());
         // Who begins takes turns too.
-        let order = if round % 2 == 0 { [0, 1] } else { [1, 0] };
-        for side in order {
-            let turn = turn([ours, baseline][side], load);
+        for at in 0..endpoints.len() {
+            let side = (at + round as usize) % endpoints.len();
+            let turn = turn(endpoints[side], load);
             let (rate, mut times) = runtime.block_on(turn).map_err(BenchError::Http)?;
             sides[side].0.push(rate);
             sides[side].1.append(&mut times);
         }
     }
     progress(load.rounds.into(), load.rounds.into());
-    let mut ratios: Vec<_> =
-        sides[0].0.iter().zip(&sides[1].0).map(|(ours, baseline)| ours / baseline).collect();
-    ratios.sort_by(f64::total_cmp);
-    let ratio = Ratio { p50: median(&ratios), min: ratios[0], max: ratios[ratios.len() - 1] };
-    let [ours, baseline] = sides.map(|(mut rates, mut times)| {
+    let [ratio, reused_ratio] = [0, 1].map(|side| Ratio::of(&sides[side].0, &sides[2].0));
+    let [ours, reused, baseline] = sides.map(|(mut rates, mut times)| {
         rates.sort_by(f64::total_cmp);
         Served { requests_per_second: median(&rates), latency_us: Stats::of(&mut times) }
     });
     let Load { size_bytes, connections, rounds, .. } = *load;
-    Ok(Http { size_bytes, connections, rounds, ours, baseline, ratio })
+    Ok(Http { size_bytes, connections, rounds, ours, reused, baseline, ratio, reused_ratio })
+}
+
+impl Ratio {
+    /// Of two servers' rates, round by round.
+    fn of(rates: &[f64], baseline: &[f64]) -> Self {
+        let mut ratios: Vec<_> =
+            rates.iter().zip(baseline).map(|(one, other)| one / other).collect();
+        ratios.sort_by(f64::total_cmp);
+        Self { p50: median(&ratios), min: ratios[0], max: ratios[ratios.len() - 1] }
+    }
 }
 
 fn median(sorted: &[f64]) -> f64 {

@@ -8,18 +8,23 @@
 //!
 //! A thread for each request would be woken for each and compete with all the others for the processors: with
 //! 16 connections that took twice as long as a queue whose runners find the next job when they have done one.
+//! A runner that has nothing to do looks again for a moment before it sleeps, since waking it costs more than a short function.
 //! But a runner that waits, for its guest or for a function elsewhere, must keep nobody waiting for long.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fmt, io, thread};
 
 use tokio::sync::{Notify, oneshot};
 
 /// How long jobs wait for a runner while none takes any: many short functions, and little beside a long one.
 const PATIENCE: Duration = Duration::from_millis(2);
+
+/// How long a runner that has nothing to do looks for a job before it sleeps, giving its processor to whoever has something
+/// to do: about what waking it takes.
+const LOOK: Duration = Duration::from_micros(50);
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -39,6 +44,8 @@ struct Queue {
     jobs: VecDeque<Job>,
     /// Runners that wait for a job, or were woken for one and have not taken it.
     idle: usize,
+    /// Runners that look for a job again and again.
+    looking: usize,
     /// Jobs that runners have taken.
     taken: u64,
     /// Whether [`Runners::relieve`] looks at it.
@@ -90,7 +97,7 @@ impl Runners {
         queue.jobs.push_back(job);
         let waits = queue.jobs.len() > queue.idle && !queue.watched;
         queue.watched |= waits;
-        let idle = queue.idle > 0;
+        let idle = queue.idle > 0 && queue.jobs.len() > queue.looking;
         drop(queue);
         if idle {
             self.0.wake.notify_one();
@@ -150,9 +157,18 @@ impl Shared {
     /// A runner's life.
     fn serve(&self) {
         let mut queue = self.queue();
+        let mut done = Instant::now();
         while !queue.closed {
             queue.stalled = false;
             let Some(job) = queue.jobs.pop_front() else {
+                if done.elapsed() < LOOK {
+                    queue.looking += 1;
+                    drop(queue);
+                    thread::yield_now();
+                    queue = self.queue();
+                    queue.looking -= 1;
+                    continue;
+                }
                 queue.idle += 1;
                 queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
                 queue.idle -= 1;
@@ -162,6 +178,7 @@ impl Shared {
             drop(queue);
             // Whoever waits hears of a panic by the end of the channel.
             let _ = catch_unwind(AssertUnwindSafe(job));
+            done = Instant::now();
             queue = self.queue();
         }
     }

@@ -19,6 +19,7 @@ use crate::environment::Variables;
 use crate::error::LoadError;
 use crate::function::{Function, FunctionSpec, Inspection, ModuleSource};
 use crate::host;
+use crate::idle::Idle;
 use crate::inbox::{Door, Local};
 use crate::instance::Instance;
 use crate::route::Remote;
@@ -108,7 +109,8 @@ impl Runtime {
             payload_limit: shared.config.payload_bytes,
             trust: Trust::None,
         });
-        Ok(Arc::new(App { shared, functions, remotes, home, window_bytes }))
+        let idle = Idle::default();
+        Ok(Arc::new(App { shared, functions, remotes, home, window_bytes, idle }))
     }
 
     /// Compiles a module ahead of time into the bytes of a `.cwasm` file.
@@ -161,6 +163,7 @@ pub struct App {
     remotes: HashMap<String, Remote>,
     home: Home,
     window_bytes: Arc<AtomicU64>,
+    pub(crate) idle: Idle,
 }
 
 impl App {
@@ -188,7 +191,7 @@ impl App {
             Some(function) => stacker::maybe_grow(CALL_STACK, MORE_STACK, || {
                 // Starting runs the guest's code, for which time must pass.
                 let _running = self.shared.ticker.run();
-                let mut instance = Instance::new(self, function)?;
+                let mut instance = self.sandbox(function)?;
                 instance.reserve()?;
                 Ok(Ready(instance))
             }),
@@ -314,6 +317,19 @@ impl App {
     #[must_use]
     pub fn door(self: &Arc<Self>) -> Arc<dyn Inbox + Send + Sync> {
         Arc::new(Door::new(Arc::clone(self)))
+    }
+
+    /// A sandbox for a call: one that has had a call before, where the function allows that, or else a fresh one.
+    pub(crate) fn sandbox(self: &Arc<Self>, function: &Arc<Function>) -> Result<Instance, Fault> {
+        if let Some(mut instance) = self.idle.take(function) {
+            instance.resume(self)?;
+            return Ok(instance);
+        }
+        match Instance::new(self, function) {
+            // Idle ones may have what it needs.
+            Err(_) if self.idle.clear() => Instance::new(self, function),
+            made => made,
+        }
     }
 
     pub(crate) fn remote(&self, name: &str) -> Option<&Remote> {

@@ -67,6 +67,8 @@ pub struct FunctionSpec {
     pub timeout: Duration,
     /// What it may see of the world.
     pub wasi: WasiSpec,
+    /// Whether a sandbox that has had a call may have another, with what the guest left in its memory.
+    pub reuse: bool,
     /// What its buffers are backed with, chosen by where its response goes.
     pub backing: Backing,
 }
@@ -82,6 +84,7 @@ impl FunctionSpec {
             memory_bytes: DEFAULT_MEMORY,
             timeout: DEFAULT_TIMEOUT,
             wasi: WasiSpec::default(),
+            reuse: false,
             backing: Backing::Private,
         }
     }
@@ -136,6 +139,10 @@ impl Function {
     ) -> Result<Self, LoadError> {
         let (name, module) = spec.module.compile(engine)?;
         let shape = Shape::of(&name, &module)?;
+        if spec.reuse && matches!(shape.entry, Entry::Command(_)) {
+            let reason = "it is a command, which runs once in its sandbox; take `reuse` out".into();
+            return Err(LoadError::Shape { module: name, reason });
+        }
         let pre = linker.instantiate_pre(&module).map_err(|error| LoadError::Shape {
             module: name,
             reason: format!(

@@ -144,7 +144,7 @@ fn call_and_wait(guest: &mut Guest<'_>, request: Request, out: u32) -> Result<i3
     let (target, route) = target(guest, request)?;
     let Request { ptr, len, .. } = request;
     let state = guest.0.data();
-    let (app, bounds) = (Arc::clone(&state.app), state.bounds());
+    let (app, bounds) = (Arc::clone(state.app()), state.bounds());
     let since = Instant::now();
     let (mode, bytes) = (route.mode(), u64::from(len));
     let send = |payload| {
@@ -191,10 +191,10 @@ fn target(guest: &mut Guest<'_>, request: Request) -> Result<(String, route::Rou
     let name = guest.bytes(request.name, request.name_len)?.to_vec();
     let name = String::from_utf8(name).map_err(|_| Errno::Invalid)?;
     let state = guest.0.data();
-    if u64::from(request.len) > state.app.payload_limit() {
+    if u64::from(request.len) > state.app().payload_limit() {
         return Err(Errno::TooLarge.into());
     }
-    let route = route::of_call(&state.app, &state.function, &name).ok_or(Errno::NotPermitted)?;
+    let route = route::of_call(state.app(), &state.function, &name).ok_or(Errno::NotPermitted)?;
     Ok((name, route))
 }
 
@@ -222,7 +222,7 @@ fn start(guest: &mut Guest<'_>, request: Request) -> Result<i32, Halt> {
     if state.tickets.len() >= limit::TICKETS || state.next_ticket == i32::MAX {
         return Err(Errno::Limit.into());
     }
-    let (app, bounds) = (Arc::clone(&state.app), state.bounds());
+    let (app, bounds) = (Arc::clone(state.app()), state.bounds());
     let since = Instant::now();
     // On its way a payload is no window's, and still one that the app makes the host hold.
     let pages = round_to_pages(len as usize).ok_or(Errno::TooLarge)?;

@@ -111,7 +111,7 @@ fn admit<'a>(app: &'a Arc<App>, call: &Call<'_>) -> Result<&'a Arc<Function>, Fa
     Ok(found)
 }
 
-/// Runs a call in a fresh sandbox.
+/// Runs a call in a sandbox.
 fn run<'p>(
     app: &Arc<App>,
     function: &Arc<Function>,
@@ -123,7 +123,7 @@ fn run<'p>(
     let running = app.shared.ticker.run();
     let made = match ready.filter(|instance| instance.is_of(function)) {
         Some(instance) => Ok(instance),
-        None => Instance::new(app, function),
+        None => app.sandbox(function),
     };
     let mut instance = match made {
         Ok(instance) => instance,

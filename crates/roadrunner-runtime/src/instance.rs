@@ -18,6 +18,7 @@ use crate::deadline;
 use crate::environment::Variables;
 use crate::function::{AllocateShape, AllocatorShape, Entry, Function};
 use crate::host::Stop;
+use crate::idle::Lent;
 use crate::memory::{Allocate, Allocator, Guest, GuestError, LinearMemory};
 use crate::process::Process;
 use crate::state::HostState;
@@ -97,6 +98,21 @@ impl Instance {
         let mut instance = Self { store, wasm, function, input, parts, donor, output };
         instance.bind().map_err(|error| instance.fault(error))?;
         Ok(instance)
+    }
+
+    /// Ends everything of its call but what the guest left in its memory. None where it can't have another call; else
+    /// with the app that it belonged to.
+    pub(crate) fn rest(mut self) -> Option<(Arc<App>, Self)> {
+        (self.input, self.output) = (Input::None, Output::Memory { ptr: 0, len: 0 });
+        let state = self.store.data_mut();
+        let clean = state.memory.as_mut().is_some_and(LinearMemory::rest);
+        let app = state.rest()?;
+        clean.then_some((app, self))
+    }
+
+    /// Is to have another call, of this app.
+    pub(crate) fn resume(&mut self, app: &Arc<App>) -> Result<(), Fault> {
+        self.store.data_mut().resume(app)
     }
 
     /// Makes room for a payload that is to come.
@@ -210,7 +226,7 @@ impl Instance {
                 }
             },
             Entry::Handler { .. } => {
-                let home = self.store.data().app.home().clone();
+                let home = self.store.data().app().home().clone();
                 let (sealed, copied) =
                     sealed.detach(&home).map_err(|source| (self.hand_over_fault(source), None))?;
                 let landed = self.receive_many(vec![sealed]).map_err(|fault| (fault, None))?;
@@ -255,7 +271,7 @@ impl Instance {
         sealed: Sealed<'p>,
     ) -> Result<Traffic, (Fault, Option<Sealed<'p>>)> {
         let state = self.store.data_mut();
-        let app = Arc::clone(&state.app);
+        let app = Arc::clone(state.app());
         let mut charge = state.arriving.take();
         if charge.is_none() && app.home().break_even.moves(sealed.len()) {
             // What would be a handler's window counts as one.
@@ -338,7 +354,7 @@ impl Instance {
 
     /// Checks that the response is where the guest says.
     fn check_output(&mut self) -> wasmtime::Result<()> {
-        let limit = self.store.data().app.payload_limit();
+        let limit = self.store.data().app().payload_limit();
         let len = self.len() as u64;
         if len > limit {
             let what = format!("its response of {len} bytes is over the limit of {limit} bytes");
@@ -365,7 +381,9 @@ impl Instance {
         account.traffic += state.streams().map(|it| it.traffic()).unwrap_or_default();
         let hops = std::mem::take(&mut state.hops);
         let parts = std::mem::take(&mut self.parts);
-        let mut reply = Reply::new(Box::new(self), account, hops);
+        let lender: Box<dyn Lender> =
+            if self.function.spec.reuse { Box::new(Lent::new(self)) } else { Box::new(self) };
+        let mut reply = Reply::new(lender, account, hops);
         reply.parts = parts;
         reply.finished = finished;
         reply
@@ -436,7 +454,7 @@ impl Lender for Instance {
 
     fn lend(&mut self) -> Result<Sealed<'_>, BufferError> {
         let (ptr, len) = match &mut self.output {
-            Output::Stdout(response) => return response.lend(self.store.data().app.home()),
+            Output::Stdout(response) => return response.lend(self.store.data().app().home()),
             Output::Memory { ptr, len } => (*ptr, *len),
         };
         // `run` found the response in linear memory; only the kernel can refuse now.

@@ -26,6 +26,7 @@ mod environment;
 mod error;
 mod function;
 mod host;
+mod idle;
 mod inbox;
 mod instance;
 mod memory;

@@ -104,6 +104,14 @@ impl LinearMemory {
         self.held.clear();
     }
 
+    /// Takes what the guest still holds after a call, so that the next call finds all of its ranges spent. False where
+    /// that would be more of them than are kept; the instance must not run again then.
+    pub(crate) fn rest(&mut self) -> bool {
+        let few = self.held.len() + self.spent.len() <= SPENT;
+        self.spent.extend(self.held.drain(..).map(|held| held.raw));
+        few
+    }
+
     fn find(&self, ptr: u32) -> Option<usize> {
         self.held.iter().position(|held| held.ptr == ptr)
     }
@@ -151,7 +159,7 @@ impl Guest<'_> {
     }
 
     fn app(&self) -> Arc<App> {
-        Arc::clone(&self.0.data().app)
+        Arc::clone(self.0.data().app())
     }
 
     fn handle(&mut self) -> Result<Memory, GuestError> {
@@ -360,8 +368,8 @@ impl Guest<'_> {
     /// Lays the list of a fan-in into the guest's memory, a pair of words for each payload.
     pub(crate) fn land_list(&mut self, words: &[u32]) -> Result<u32, GuestError> {
         let len = u32::try_from(size_of_val(words)).map_err(|_| GuestError::Fault)?;
+        // It is the guest's from now on, to free or not.
         let raw = self.allocate(len.max(1))?;
-        self.hold(raw.start, len, raw, None);
         self.write_words(raw.start, words)?;
         Ok(raw.start)
     }

@@ -29,7 +29,8 @@ const LOOK: Duration = TICK.saturating_mul(2);
 
 /// What the host knows of one instance.
 pub(crate) struct HostState {
-    pub(crate) app: Arc<App>,
+    /// None only while it is idle.
+    app: Option<Arc<App>>,
     pub(crate) function: Arc<Function>,
     /// There as soon as the module is instantiated.
     pub(crate) memory: Option<LinearMemory>,
@@ -92,13 +93,40 @@ impl Bounded for HostState {
 impl HostState {
     pub(crate) fn new(app: &Arc<App>, function: &Arc<Function>) -> Result<Self, Fault> {
         let epoch = Instant::now();
-        // Directories can be gone by now; whatever else WASI needs can't fail and is made on demand.
-        let wasi = if function.spec.wasi.dirs.is_empty() {
-            None
-        } else {
-            Some(Wasi::handler(&function.spec, epoch)?)
-        };
+        let wasi = Self::wasi_of(function, epoch)?;
         Ok(Self::with_wasi(app, function, epoch, wasi))
+    }
+
+    /// Directories can be gone by now; whatever else WASI needs can't fail and is made on demand.
+    fn wasi_of(function: &Function, epoch: Instant) -> Result<Option<Box<Wasi>>, Fault> {
+        let needed = !function.spec.wasi.dirs.is_empty();
+        needed.then(|| Wasi::handler(&function.spec, epoch)).transpose()
+    }
+
+    /// Its app.
+    ///
+    /// # Panics
+    /// When it is idle, where nothing of it is called.
+    pub(crate) fn app(&self) -> &Arc<App> {
+        self.app.as_ref().expect("an idle sandbox does nothing")
+    }
+
+    /// Ends what belongs to a call, and gives up the app.
+    pub(crate) fn rest(&mut self) -> Option<Arc<App>> {
+        // Files are closed, and what was logged is forgotten.
+        self.wasi = None;
+        self.tickets.clear();
+        self.hops.clear();
+        self.variables.clear();
+        self.arriving = None;
+        self.app.take()
+    }
+
+    /// Belongs to a call of this app again.
+    pub(crate) fn resume(&mut self, app: &Arc<App>) -> Result<(), Fault> {
+        self.app = Some(Arc::clone(app));
+        self.wasi = Self::wasi_of(&self.function, self.epoch)?;
+        Ok(())
     }
 
     fn with_wasi(
@@ -108,7 +136,7 @@ impl HostState {
         wasi: Option<Box<Wasi>>,
     ) -> Self {
         Self {
-            app: Arc::clone(app),
+            app: Some(Arc::clone(app)),
             function: Arc::clone(function),
             memory: None,
             wasi,
@@ -167,7 +195,7 @@ impl HostState {
         action: impl FnOnce(&Stdio) -> Result<T, Refused>,
     ) -> Result<T, Refused> {
         let stdio = self.wasi.as_ref().and_then(|wasi| wasi.stdio.as_ref());
-        let _waiting = self.app.shared.ticker.wait();
+        let _waiting = self.app().shared.ticker.wait();
         action(stdio.ok_or(Refused::Stopped)?)
     }
 

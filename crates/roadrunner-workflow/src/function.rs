@@ -29,6 +29,7 @@ impl Reader<'_, '_> {
             memory_bytes: None,
             timeout: None,
             retries: 0,
+            reuse: false,
             wasi: Wasi::default(),
             headers: Vec::new(),
             content_type: None,
@@ -65,6 +66,7 @@ impl Reader<'_, '_> {
         declared.timeout =
             self.measure(&section, "timeout", "\"10s\"", parse_duration, &timeout, "1ms to 24h");
         declared.retries = self.retries(&section);
+        declared.reuse = section.switch(self.report, "reuse");
         declared.wasi = self.wasi(&section, entry.key);
         declared.headers = self.headers(&section, &declared);
         declared.content_type = self.content_type(&section);

@@ -59,6 +59,7 @@ pub(crate) fn build(
         memory_bytes: declared.memory_bytes,
         timeout: declared.timeout,
         retries: declared.retries,
+        reuse: declared.reuse,
         wasi: declared.wasi,
         headers: declared.headers,
         content_type: declared.content_type,

@@ -271,6 +271,7 @@ fn spec(
     spec.calls = function.calls.iter().map(|&it| workflow[it].name.clone()).collect();
     spec.memory_bytes = function.memory_bytes.unwrap_or(spec.memory_bytes);
     spec.timeout = function.timeout.unwrap_or(spec.timeout);
+    spec.reuse = function.reuse;
     spec.backing = match backing {
         Backing::Private => roadrunner_runtime::Backing::Private,
         Backing::Shared => roadrunner_runtime::Backing::Memfd,

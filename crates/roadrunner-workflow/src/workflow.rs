@@ -74,6 +74,8 @@ pub struct Function {
     /// How often a call of it may be made again that a peer did not answer. More than 0 only where
     /// running it twice does no harm.
     pub retries: u32,
+    /// Whether a sandbox that has had a call may have another.
+    pub reuse: bool,
     /// What it sees through WASI.
     pub wasi: Wasi,
     /// Headers of an HTTP request that it sees when it takes one.

@@ -64,7 +64,7 @@ fn a_compiled_module_that_is_damaged() {
 #[test]
 fn a_manifest_with_an_unknown_key() {
     let sandbox = manifest("[functions.a]\nmodule = \"f.wat\"\nmemry = \"1 MiB\"\n");
-    insta::assert_snapshot!(sandbox.run(&["run", "w.toml"]).complaint(), @r#"3: roadrunner: w.toml:6:1: function "a" has no key "memry"; did you mean `memory`? (known keys: module, next, calls, placement, memory, timeout, idempotent, retries, headers, content_type, wasi)"#);
+    insta::assert_snapshot!(sandbox.run(&["run", "w.toml"]).complaint(), @r#"3: roadrunner: w.toml:6:1: function "a" has no key "memry"; did you mean `memory`? (known keys: module, next, calls, placement, memory, timeout, idempotent, retries, reuse, headers, content_type, wasi)"#);
 }
 
 #[test]

@@ -221,7 +221,7 @@ fn http_servers_are_compared_under_each_load() {
     let loads: Vec<_> =
         loads.map(|(size, connections)| (size.unwrap(), connections.unwrap())).collect();
     assert_eq!(loads, [(1 << 10, 1), (1 << 10, 3), (300 << 10, 1), (300 << 10, 3)]);
-    insta::assert_snapshot!(shape(&found[0]), @"{baseline: {latency_us: {min: number, p50: number, p99: number}, requests_per_second: number}, connections: 1, latency_us: {min: number, p50: number, p99: number}, ratio: {max: number, min: number, p50: number}, requests_per_second: number, rounds: 2, size_bytes: 1024}");
+    insta::assert_snapshot!(shape(&found[0]), @"{baseline: {latency_us: {min: number, p50: number, p99: number}, requests_per_second: number}, connections: 1, latency_us: {min: number, p50: number, p99: number}, ratio: {max: number, min: number, p50: number}, requests_per_second: number, reused: {latency_us: {min: number, p50: number, p99: number}, requests_per_second: number}, reused_ratio: {max: number, min: number, p50: number}, rounds: 2, size_bytes: 1024}");
     let rate = |it: &Value| it["requests_per_second"].as_f64().unwrap();
     assert!(found.iter().all(|it| rate(it) > 0.0 && rate(&it["baseline"]) > 0.0));
 }

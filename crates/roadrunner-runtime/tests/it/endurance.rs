@@ -89,6 +89,21 @@ fn a_million_hand_overs_leave_nothing_behind_alone() {
 }
 
 #[test]
+fn a_hundred_thousand_calls_of_one_sandbox_leave_nothing_behind_alone() {
+    let [echo, main] = ["echo", "main"].map(|name| {
+        let mut spec = spec(name, guest(ECHO));
+        spec.reuse = true;
+        spec
+    });
+    let app = load(&runtime(), vec![echo, main]);
+    let functions = ["echo", "main"];
+    hand_over(&app, &functions, 0, 8 * WARM);
+    let first = Holding::now();
+    hand_over(&app, &functions, 8 * WARM, HAND_OVERS / 10);
+    Holding::now().is_still(&first);
+}
+
+#[test]
 fn calls_shares_and_fan_outs_leave_nothing_behind_alone() {
     let body = "(drop (call $peer (local.get $ptr) (local.get $len) (i32.const 1)))
         (drop (call $wait (call $send (local.get $ptr) (local.get $len) (i32.const 1)) (i32.const 16)))

@@ -11,6 +11,7 @@ mod limits;
 mod modules;
 mod processes;
 mod random;
+mod reuse;
 mod streams;
 mod support;
 mod wasi;

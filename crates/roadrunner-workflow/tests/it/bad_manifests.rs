@@ -142,16 +142,18 @@ module = "a.wasm""#,
 module = "a.wasm"
 nxt = ["b"]
 retries = 3"#,
-        r#"6:1: function "a" has no key "nxt"; did you mean `next`? (known keys: module, next, calls, placement, memory, timeout, idempotent, retries, headers, content_type, wasi)
+        r#"6:1: function "a" has no key "nxt"; did you mean `next`? (known keys: module, next, calls, placement, memory, timeout, idempotent, retries, reuse, headers, content_type, wasi)
 7:1: function "a" has `retries`, with which a call may run twice; write idempotent = true if that does no harm"#,
     ),
     (
         r#"[functions.a]
 module = "a.wasm"
 idempotent = "yes"
+reuse = 1
 retries = 11"#,
         r#"6:14: function "a" has text as `idempotent`, which must be true or false; write idempotent = false
-7:11: function "a" has a `retries` out of range; write 0 to 10"#,
+7:9: function "a" has an integer as `reuse`, which must be true or false; write reuse = false
+8:11: function "a" has a `retries` out of range; write 0 to 10"#,
     ),
     (
         r#"[functions.a]
@@ -164,7 +166,7 @@ retries = "2""#,
         r#"[functions.a]
 modul = "a.wasm""#,
         r#"4:12: function "a" has no `module`; write module = "name.wasm"
-5:1: function "a" has no key "modul"; did you mean `module`? (known keys: module, next, calls, placement, memory, timeout, idempotent, retries, headers, content_type, wasi)"#,
+5:1: function "a" has no key "modul"; did you mean `module`? (known keys: module, next, calls, placement, memory, timeout, idempotent, retries, reuse, headers, content_type, wasi)"#,
     ),
     (
         r#"[functions.a.v2]
@@ -172,12 +174,12 @@ module = "a.wasm"
 [functions.a]
 module = "a.wasm"
 "#,
-        r#"4:14: function "a" has no key "v2"; for a function with a dot in its name write [functions."a.v2"] (known keys: module, next, calls, placement, memory, timeout, idempotent, retries, headers, content_type, wasi)"#,
+        r#"4:14: function "a" has no key "v2"; for a function with a dot in its name write [functions."a.v2"] (known keys: module, next, calls, placement, memory, timeout, idempotent, retries, reuse, headers, content_type, wasi)"#,
     ),
     (
         r#"[functions.a.v2]
 module = "a.wasm""#,
-        r#"4:14: function "a" has no key "v2"; for a function with a dot in its name write [functions."a.v2"] (known keys: module, next, calls, placement, memory, timeout, idempotent, retries, headers, content_type, wasi)"#,
+        r#"4:14: function "a" has no key "v2"; for a function with a dot in its name write [functions."a.v2"] (known keys: module, next, calls, placement, memory, timeout, idempotent, retries, reuse, headers, content_type, wasi)"#,
     ),
     // types
     (

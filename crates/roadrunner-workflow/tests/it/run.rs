@@ -130,3 +130,35 @@ fn a_command_may_feed_several_functions_without_a_further_copy() {
         assert_eq!(copied, 2 * 1_000_003, "what {to} reads and writes");
     }
 }
+
+/// Answers how many calls its memory has seen.
+const COUNT: &str = r#"(module
+  (memory (export "memory") 1)
+  (func (export "allocate_memory") (param i32) (result i32) (i32.const 1024))
+  (func (export "deallocate_memory") (param i32))
+  (func (export "handle") (param i32 i32) (result i64)
+    (i32.store8 (i32.const 8) (i32.add (i32.load8_u (i32.const 8)) (i32.const 1)))
+    (i64.or (i64.shl (i64.const 8) (i64.const 32)) (i64.const 1))))"#;
+
+#[test]
+fn sandboxes_are_reused_where_the_manifest_says_so() {
+    let counts = |reuse: &str| {
+        let manifest = format!(
+            "[workflow]\nname = \"w\"\nentry = \"a\"\n[functions.a]\nmodule = \"a.wasm\"\n{reuse}"
+        );
+        let source = |_: &Path| ModuleSource::Bytes {
+            name: "a.wat".into(),
+            bytes: Cow::Borrowed(COUNT.as_bytes()),
+        };
+        let config = Config { sandboxes: 4, workers: 1, cache: Cache::Off, ..Config::default() };
+        let workflow = parse(&manifest).unwrap();
+        let runtime = Runtime::new(config).unwrap();
+        let exe = Executable::load(&runtime, workflow, &source, &Place::alone()).unwrap();
+        [(); 3].map(|()| {
+            let mut reply = exe.run(Sealed::empty(), &mut |_| {}).unwrap().reply;
+            reply.payload().unwrap().bytes().unwrap().to_vec()
+        })
+    };
+    assert_eq!(counts(""), [[1], [1], [1]]);
+    assert_eq!(counts("reuse = true"), [[1], [2], [3]]);
+}

@@ -61,23 +61,26 @@ fn serve(
     runtime.shutdown_background();
 }
 
-/// For `bench http`: one function that gives its payload back, at a socket that listens, until the process
-/// ends. Set up as a node is, but that one client may have as many requests as all.
+/// For `bench http`: a function that gives its payload back, once in fresh and once in reused sandboxes, at a socket
+/// that listens, until the process ends. Set up as a node is, but that one client may have as many requests as all.
 pub(in crate::commands) fn serve_echo(
     socket: TcpListener,
     ready: impl FnOnce() -> io::Result<()>,
 ) -> Result<Exit, Failure> {
-    const MANIFEST: &str =
-        "[workflow]\nname = \"echo\"\nentry = \"echo\"\n[functions.echo]\nmodule = \"echo.wasm\"\n";
     let module = |_: &Path| ModuleSource::Bytes {
         name: "echo.wasm".into(),
         bytes: Cow::Borrowed(roadrunner_bench::ECHO),
     };
-    let workflow = Workflow::parse(MANIFEST, Path::new("echo.toml"), &|_| Found::File)?;
     let runtime = roadrunner_runtime::Runtime::new(Config::default())?;
-    let exe = Executable::load(&runtime, workflow, &module, &Place::alone())?;
+    let load = |name: &str, reuse: bool| {
+        let function = format!("[functions.echo]\nmodule = \"echo.wasm\"\nreuse = {reuse}\n");
+        let manifest = format!("[workflow]\nname = \"{name}\"\nentry = \"echo\"\n{function}");
+        let workflow = Workflow::parse(&manifest, Path::new("echo.toml"), &|_| Found::File)?;
+        Executable::load(&runtime, workflow, &module, &Place::alone()).map_err(Failure::from)
+    };
+    let workflows = vec![load("fresh", false)?, load("reused", true)?];
     let clash = |clash: Clash| Failure::new(Exit::Workflow, clash.to_string());
-    let catalog = roadrunner_workflow::Catalog::new(vec![exe]).map_err(clash)?;
+    let catalog = roadrunner_workflow::Catalog::new(workflows).map_err(clash)?;
     let refused = |error| Failure::new(Exit::Host, format!("can't serve HTTP: {error}"));
     let limits = Limits::default();
     let limits = Limits { requests_per_client: limits.requests, ..limits };
