@@ -1,16 +1,14 @@
-//! The plain HTTP server that the gateway is compared with: hyper on Tokio, set up as axum's `serve` sets it
-//! up, and a handler from bytes to the same bytes. Without axum's routing it is the stricter measure.
+//! The plain HTTP server that the gateway is compared with: axum, as its documentation sets it up, and a handler from
+//! bytes to the same bytes.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::TcpListener;
 
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::{Bytes, Incoming};
-use hyper::service::service_fn;
-use hyper::{Request, Response};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto::Builder;
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::post;
+use axum::serve::ListenerExt as _;
 
 /// Answers every request with its own body, until the process ends.
 ///
@@ -23,23 +21,13 @@ pub fn serve_plain(
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     listener.set_nonblocking(true)?;
     runtime.block_on(async {
-        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let listener = tokio::net::TcpListener::from_std(listener)?.tap_io(|stream| {
+            // As the gateway's; a connection that refuses it is only slower.
+            let _ = stream.set_nodelay(true);
+        });
         ready()?;
-        loop {
-            let (stream, _) = listener.accept().await?;
-            stream.set_nodelay(true)?;
-            tokio::spawn(async move {
-                let server = Builder::new(TokioExecutor::new());
-                // A client that goes away is no matter here.
-                let _ = server.serve_connection(TokioIo::new(stream), service_fn(echo)).await;
-            });
-        }
+        let echo = post(|body: Bytes| async { body });
+        axum::serve(listener, Router::new().route("/", echo).layer(DefaultBodyLimit::disable()))
+            .await
     })
-}
-
-async fn echo(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let body = request.into_body().collect().await;
-    // Half a body has no answer that anybody waits for.
-    let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-    Ok(Response::new(Full::new(body)))
 }

@@ -128,7 +128,7 @@ pub(crate) struct HandOver {
 /// Requests a second of the HTTP gateway, beside a plain HTTP server.
 ///
 /// Both run in a process of their own and answer what they are sent, the gateway by a function, once in a fresh sandbox
-/// for each request and once in reused ones, the plain one (hyper on Tokio, as under axum) by itself. This process sends the requests, to
+/// for each request and once in reused ones, the plain one (axum) by itself. This process sends the requests, to
 /// each in turns, and shares the processors with them.
 #[derive(Args, Debug)]
 #[command(after_help = "\
