@@ -3,6 +3,7 @@
 //! Everything happens in namespaces and in a folder of their own ([`daemon`]), with images that are made here ([`image`])
 //! of a program that is compiled here (`program.rs`). Nothing is installed but the unpacked packages of containerd and runc.
 
+mod cri;
 mod daemon;
 mod functions;
 mod image;
@@ -21,7 +22,7 @@ use crate::shell::Workspace;
 use crate::steps::FEATURES;
 use crate::test::Outcome;
 use crate::tools;
-use daemon::{Daemon, PREFIX, success};
+use daemon::{Daemon, PAUSE, PREFIX, success};
 use image::Image;
 
 /// Both runtimes that are compared.
@@ -42,7 +43,7 @@ const MOST_OF_RUNC: f64 = 0.6;
 /// What is checked, by its name.
 type Scenario = (&'static str, fn(&Daemon) -> Result<()>);
 
-const SCENARIOS: [Scenario; 10] = [
+const SCENARIOS: [Scenario; 13] = [
     ("arguments and environment arrive", arguments),
     ("streams and exit codes are a process's", streams),
     ("the root and mounted directories are seen", directories),
@@ -52,11 +53,24 @@ const SCENARIOS: [Scenario; 10] = [
     ("functions of a pod hand over by moving pages", functions::in_one_pod),
     ("functions of pods hand over by descriptors", functions::in_three_pods),
     ("what can't be served says why", functions::refusals),
+    ("a pod of functions through CRI", cri::a_pod),
+    ("commands through CRI", cri::commands),
+    ("what can't run says why through CRI", cri::refusals),
     ("an empty container takes less than runc's", times),
 ];
 
-/// Runs it, where this machine lets us; says why not where it doesn't.
+/// Runs all scenarios, where this machine lets us; says why not where it doesn't.
 pub(crate) fn run(workspace: &Workspace) -> Result<Outcome> {
+    run_some(workspace, "")
+}
+
+/// Runs the scenarios in whose names a word occurs.
+pub(crate) fn run_some(workspace: &Workspace, word: &str) -> Result<Outcome> {
+    ensure!(
+        SCENARIOS.iter().any(|(name, _)| name.contains(word)),
+        "no scenario's name has {word:?} in it; there are {:?}",
+        SCENARIOS.map(|(name, _)| name)
+    );
     if let Some(reason) = missing(workspace) {
         return Ok(Outcome::Skipped(reason));
     }
@@ -65,9 +79,9 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Outcome> {
     workspace.cargo(&build).run()?;
     let daemon = Daemon::start(workspace, workspace.target.join("e2e-containerd"))?;
     images(workspace, &daemon)?;
-    functions::link_client(workspace, daemon.folder())?;
+    functions::link_clients(workspace, daemon.folder())?;
     functions::prepare(workspace, &daemon)?;
-    for (name, scenario) in SCENARIOS {
+    for (name, scenario) in SCENARIOS.into_iter().filter(|(name, _)| name.contains(word)) {
         let start = Instant::now();
         scenario(&daemon).with_context(|| format!("scenario `{name}`"))?;
         // Requests end before processes do.
@@ -135,6 +149,7 @@ fn images(workspace: &Workspace, daemon: &Daemon) -> Result<()> {
     daemon.import(&Image { name: PROGRAM, entry: &["/program.wasm"], files: program })?;
     let noop: &[(&str, &[u8])] = &[("noop.wasm", &noop)];
     daemon.import(&Image { name: NOOP, entry: &["/noop.wasm"], files: noop })?;
+    daemon.import(&Image { name: PAUSE, entry: &["/pause"], files: &[] })?;
     let native: &[(&str, &[u8])] = &[("bin/true", &native)];
     daemon.import(&Image { name: NATIVE, entry: &["/bin/true"], files: native })
 }

@@ -63,7 +63,7 @@ enum Command {
     /// Measure and check Roadrunner between hosts, or in containerd.
     #[command(after_help = "Examples:\n  cargo xtask e2e network\n  cargo xtask e2e containerd")]
     E2e {
-        #[arg(value_enum)]
+        #[command(subcommand)]
         what: EndToEnd,
     },
     /// One end of a connection to compare with, in a namespace.
@@ -74,12 +74,16 @@ enum Command {
     },
 }
 
-#[derive(Clone, Copy, clap::ValueEnum)]
+#[derive(Subcommand)]
 enum EndToEnd {
     /// Two nodes in network namespaces, with a link of 1 Gbit/s between them; takes root.
     Network,
     /// The containerd shim in a private containerd; takes root.
-    Containerd,
+    Containerd {
+        /// Run only the scenarios in whose names this occurs.
+        #[arg(long, value_name = "WORD", default_value = "")]
+        only: String,
+    },
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -98,7 +102,7 @@ fn main() -> ExitCode {
         Command::E2e { what } => {
             let done = match what {
                 EndToEnd::Network => e2e::network(&workspace),
-                EndToEnd::Containerd => containerd::run(&workspace),
+                EndToEnd::Containerd { only } => containerd::run_some(&workspace, &only),
             };
             done.map(|outcome| {
                 if let Outcome::Skipped(reason) = outcome {

@@ -127,7 +127,7 @@ impl Addresses {
             way.and_then(Result::ok)
                 .unwrap_or_else(|| Arc::new(Tcp::new(Node::on_loopback(""), terms.clone())))
         };
-        load(workflow, &Place { here, can_reach: &can_reach, way: &way, trusted: true })
+        load(workflow, &Place { here, can_reach: &can_reach, way: &way, ..Place::alone() })
     }
 }
 

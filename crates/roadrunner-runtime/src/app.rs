@@ -190,7 +190,7 @@ impl App {
         match self.function(target) {
             Some(function) => stacker::maybe_grow(CALL_STACK, MORE_STACK, || {
                 // Starting runs the guest's code, for which time must pass.
-                let _running = self.shared.ticker.run();
+                let _running = (self.shared.ticker.run(), function.metered());
                 let mut instance = self.sandbox(function)?;
                 instance.reserve()?;
                 Ok(Ready(instance))

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use wasmtime::{Engine, ExternType, FuncType, InstancePre, Linker, Module, Module
 use crate::config::{DEFAULT_MEMORY, DEFAULT_TIMEOUT};
 use crate::error::LoadError;
 use crate::memory;
+use crate::meter::{Meter, Running};
 use crate::state::HostState;
 
 /// What every precompiled module begins with.
@@ -71,6 +73,8 @@ pub struct FunctionSpec {
     pub reuse: bool,
     /// What its buffers are backed with, chosen by where its response goes.
     pub backing: Backing,
+    /// Counts what its sandboxes use, where somebody wants to know.
+    pub meter: Option<Arc<Meter>>,
 }
 
 impl FunctionSpec {
@@ -86,6 +90,7 @@ impl FunctionSpec {
             wasi: WasiSpec::default(),
             reuse: false,
             backing: Backing::Private,
+            meter: None,
         }
     }
 }
@@ -151,6 +156,11 @@ impl Function {
         })?;
         let (low_bytes, input_bytes) = (AtomicUsize::new(0), AtomicUsize::new(0));
         Ok(Self { spec, pre, shape, low_bytes, input_bytes })
+    }
+
+    /// Counts what this thread does from now on as the function's, where that is counted.
+    pub(crate) fn metered(&self) -> Option<Running> {
+        self.spec.meter.as_ref().map(Meter::run)
     }
 }
 

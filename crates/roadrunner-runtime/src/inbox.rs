@@ -121,6 +121,7 @@ fn run<'p>(
     let trace = call.trace.child();
     let _span = span(function, &call.trace, &trace);
     let running = app.shared.ticker.run();
+    let metered = function.metered();
     let made = match ready.filter(|instance| instance.is_of(function)) {
         Some(instance) => Ok(instance),
         None => app.sandbox(function),
@@ -136,7 +137,7 @@ fn run<'p>(
     let handover = entered.saturating_duration_since(call.since);
     instance.run().map_err(Undelivered::after)?;
     let finished = Instant::now();
-    drop(running);
+    drop((running, metered));
     let run = finished.saturating_duration_since(entered);
     let account = Account { traffic, handover, run, ..Account::default() };
     Ok(instance.into_reply(account, finished))

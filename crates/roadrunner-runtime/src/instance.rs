@@ -20,6 +20,7 @@ use crate::function::{AllocateShape, AllocatorShape, Entry, Function};
 use crate::host::Stop;
 use crate::idle::Lent;
 use crate::memory::{Allocate, Allocator, Guest, GuestError, LinearMemory};
+use crate::meter::Meter;
 use crate::process::Process;
 use crate::state::HostState;
 use crate::streams::{Response, Streams};
@@ -159,6 +160,11 @@ impl Instance {
             }),
             None => None,
         };
+        if let Some(meter) = &self.function.spec.meter {
+            let (addr, len) =
+                (memory.data_ptr(&self.store) as usize, memory.data_size(&self.store));
+            self.store.data_mut().holding = Some(Meter::hold(meter, addr, len));
+        }
         self.store.data_mut().memory = Some(LinearMemory::new(memory, initial, allocator));
         if let Some(initialize) = self.function.shape.initialize {
             self.typed::<(), ()>(&initialize)?.call(&mut self.store, ())?;
@@ -468,8 +474,10 @@ impl Lender for Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        // Before the store gives the linear memory back: the next guest must not find our pages.
-        if let Some(memory) = &mut self.store.data_mut().memory {
+        // Before the store gives the linear memory back: the next guest must not find our pages, nor we count its.
+        let state = self.store.data_mut();
+        state.holding = None;
+        if let Some(memory) = &mut state.memory {
             memory.release();
         }
     }

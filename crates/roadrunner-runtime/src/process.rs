@@ -109,7 +109,7 @@ impl App {
             if stop.is_asked() {
                 return Ok(Exit::Stopped);
             }
-            let _running = self.shared.ticker.run();
+            let _running = (self.shared.ticker.run(), function.metered());
             let ended = Instance::with_state(self, function, state)
                 .and_then(|mut instance| instance.run_process());
             match ended {

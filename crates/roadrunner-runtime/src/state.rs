@@ -14,6 +14,7 @@ use crate::deadline::{Bounded, TICK};
 use crate::environment::Variables;
 use crate::function::Function;
 use crate::memory::LinearMemory;
+use crate::meter::Holding;
 use crate::process::{Process, Stop as StopProcess};
 use crate::stdio::{Refused, Stdio};
 use crate::streams::Streams;
@@ -51,6 +52,8 @@ pub(crate) struct HostState {
     pub(crate) arriving: Option<WindowBytes>,
     pub(crate) tickets: Vec<Submitted>,
     pub(crate) next_ticket: i32,
+    /// Counts its memory, where that is counted.
+    pub(crate) holding: Option<Holding>,
     /// By which others end it, where it is a process.
     stop: Option<Arc<StopProcess>>,
 }
@@ -151,6 +154,7 @@ impl HostState {
             arriving: None,
             tickets: Vec::new(),
             next_ticket: 1,
+            holding: None,
             stop: None,
         }
     }
@@ -233,10 +237,12 @@ impl ResourceLimiter for HostState {
         desired: usize,
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let desired = desired as u64;
-        let allowed = desired <= self.memory_limit;
+        let allowed = desired as u64 <= self.memory_limit;
         if allowed {
-            self.memory_peak = self.memory_peak.max(desired);
+            self.memory_peak = self.memory_peak.max(desired as u64);
+            self.holding.iter().for_each(|holding| holding.grow(desired));
+        } else if let Some(meter) = &self.function.spec.meter {
+            meter.refuse_memory();
         }
         Ok(allowed)
     }

@@ -9,15 +9,18 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use containerd_shim_protos::events::task::{TaskExit, TaskStart};
+use containerd_shim_protos::events::task::{TaskExit, TaskOOM, TaskStart};
 use containerd_shim_protos::protobuf::MessageField;
-use containerd_shim_protos::topics::{TASK_EXIT_EVENT_TOPIC, TASK_START_EVENT_TOPIC};
-use roadrunner_runtime::{App, Exit, Process, Stop};
+use containerd_shim_protos::topics::{
+    TASK_EXIT_EVENT_TOPIC, TASK_OOM_EVENT_TOPIC, TASK_START_EVENT_TOPIC,
+};
+use roadrunner_runtime::{App, Exit, Meter, Process, Stop, Usage};
 
 use crate::error::Refusal;
 use crate::events::{Events, timestamp};
 use crate::functions::Serving;
 use crate::rootfs::Rootfs;
+use crate::stats::Figures;
 use crate::streams::Places;
 
 /// Added to a signal's number for the exit code of what it ended, as shells do.
@@ -48,6 +51,13 @@ pub(crate) enum Work {
     Serve(Box<dyn FnOnce() -> Result<Serving, Refusal> + Send>),
     /// Run a command to its end.
     Command { app: Arc<App>, name: String, process: Box<Process> },
+}
+
+/// What counts what a container uses, and how much memory it may have.
+#[derive(Clone, Debug)]
+pub(crate) struct Metered {
+    pub(crate) meter: Arc<Meter>,
+    pub(crate) limit: Option<u64>,
 }
 
 /// How it ended.
@@ -86,6 +96,8 @@ pub(crate) struct Container {
     signal: Mutex<Option<u32>>,
     /// Keeps its stdin open until somebody says that nothing more comes.
     open_end: Mutex<Option<File>>,
+    /// Counts what its sandboxes use; a pod's own container has none.
+    metered: Option<Metered>,
     /// Has its function served.
     serving: Mutex<Option<Serving>>,
     rootfs: Mutex<Option<Rootfs>>,
@@ -96,6 +108,7 @@ impl Container {
     pub(crate) fn new(
         (id, bundle, places): (String, PathBuf, Places),
         work: Work,
+        metered: Option<Metered>,
         stop: Arc<Stop>,
         open_end: Option<File>,
         rootfs: Rootfs,
@@ -112,6 +125,7 @@ impl Container {
             stop,
             signal: Mutex::default(),
             open_end: Mutex::new(open_end),
+            metered,
             serving: Mutex::default(),
             rootfs: Mutex::new(Some(rootfs)),
             events,
@@ -156,20 +170,40 @@ impl Container {
 
     /// Runs a command to its end and gives its exit code.
     fn run(&self, app: &Arc<App>, name: &str, process: Process) -> u32 {
-        let stderr = process.stderr.as_ref().and_then(|stderr| stderr.try_clone().ok());
-        let ended = catch_unwind(AssertUnwindSafe(|| app.execute(name, process)));
-        let why = match ended {
-            Ok(Ok(Exit::Code(code))) => return code.cast_unsigned() & 0xff,
-            Ok(Ok(Exit::Stopped)) => return BY_SIGNAL + lock(&self.signal).unwrap_or(9),
-            Ok(Err(fault)) => fault.to_string(),
-            Err(_) => "the host panicked".into(),
-        };
-        tracing::info!(id = self.id, "{why}");
-        if let Some(mut stderr) = stderr {
+        let mut stderr = process.stderr.as_ref().and_then(|stderr| stderr.try_clone().ok());
+        let mut say = |why: &str| {
+            tracing::info!(id = self.id, "{why}");
             // Who reads may be gone; the log has it too.
-            let _ = writeln!(stderr, "{why}");
+            let _ = stderr.as_mut().map(|stderr| writeln!(stderr, "{why}"));
+        };
+        let code = match catch_unwind(AssertUnwindSafe(|| app.execute(name, process))) {
+            Ok(Ok(Exit::Code(code))) => code.cast_unsigned() & 0xff,
+            Ok(Ok(Exit::Stopped)) => return BY_SIGNAL + lock(&self.signal).unwrap_or(9),
+            Ok(Err(fault)) => {
+                say(&fault.to_string());
+                TRAPPED
+            }
+            Err(_) => {
+                say("the host panicked");
+                TRAPPED
+            }
+        };
+        let refused = self.metered.as_ref().filter(|it| it.meter.has_refused_memory());
+        if let (1.., Some(Metered { limit, .. })) = (code, refused) {
+            let limit = limit.map_or("all that it can address".into(), |it| format!("{it} bytes"));
+            say(&format!("it was refused memory: its limit is {limit}"));
+            // For the state's reason; before the end is told.
+            let oom = TaskOOM { container_id: self.id.clone(), ..TaskOOM::default() };
+            self.events.send(TASK_OOM_EVENT_TOPIC, &oom);
         }
-        TRAPPED
+        code
+    }
+
+    /// What its sandboxes use; `None` for a pod's own container, which has none.
+    pub(crate) fn figures(&self) -> Option<Figures> {
+        let Metered { meter, limit } = self.metered.as_ref()?;
+        let Usage { cpu, memory_bytes: memory } = meter.usage();
+        Some(Figures { cpu, memory, limit: *limit })
     }
 
     /// Notes that its work has ended.

@@ -5,7 +5,8 @@
 //! | `dev.roadrunner/function` | its name: the container waits for payloads and runs no command |
 //! | `dev.roadrunner/next` | who gets its response, separated by commas |
 //! | `dev.roadrunner/calls` | whom it may call itself, separated by commas |
-//! | `dev.roadrunner/mode` | the farthest that its payloads go: `user`, `kernel`, or `auto` for anywhere |
+//! | `dev.roadrunner/mode` | the farthest that its payloads go: `user` (its pod), `kernel` (its host), or `auto` for anywhere |
+//! | `dev.roadrunner/address`, `tls`, `insecure` | functions on other nodes, see `away.rs` |
 //! | `dev.roadrunner/memory` | most linear memory, such as `256 MiB` |
 //! | `dev.roadrunner/timeout` | most time for one payload, such as `10s` |
 
@@ -16,6 +17,7 @@ use roadrunner_workflow::limit::MEMORY_MAX_BYTES;
 use roadrunner_workflow::units::parse_size;
 use roadrunner_workflow::{Found, Workflow};
 
+use crate::away::Away;
 use crate::error::Refusal;
 use crate::spec::Spec;
 
@@ -23,7 +25,8 @@ use crate::spec::Spec;
 const PREFIX: &str = "dev.roadrunner/";
 
 /// The ones that there are.
-const KNOWN: [&str; 6] = ["function", "next", "calls", "mode", "memory", "timeout"];
+const KNOWN: [&str; 9] =
+    ["function", "next", "calls", "mode", "memory", "timeout", "address", "tls", "insecure"];
 
 /// What the name of a function's module ends in, where a manifest has to name a file.
 pub(crate) const MODULE: &str = ".wasm";
@@ -34,8 +37,10 @@ pub(crate) enum Reach {
     /// To functions of the same pod.
     Pod,
     /// To any function of this host.
-    #[default]
     Host,
+    /// To other hosts too.
+    #[default]
+    Anywhere,
 }
 
 /// A function to serve.
@@ -45,6 +50,8 @@ pub(crate) struct Served {
     pub(crate) next: Vec<String>,
     pub(crate) calls: Vec<String>,
     pub(crate) reach: Reach,
+    /// Where functions are that this host may not have.
+    pub(crate) away: Away,
     /// Its limits, as a manifest has them.
     pub(crate) limits: String,
 }
@@ -74,7 +81,8 @@ impl Served {
             names.filter(|name| !name.is_empty()).map(String::from).collect()
         };
         let reach = match annotation("mode") {
-            None | Some("auto" | "kernel") => Reach::Host,
+            None | Some("auto") => Reach::Anywhere,
+            Some("kernel") => Reach::Host,
             Some("user") => Reach::Pod,
             Some(other) => {
                 let why = format!("{PREFIX}mode is {other:?}; it can be auto, user or kernel");
@@ -87,6 +95,7 @@ impl Served {
             next: names(annotation("next")),
             calls: names(annotation("calls")),
             reach,
+            away: Away::of(&annotation, spec)?,
             limits: [("memory", memory.as_deref()), ("timeout", annotation("timeout"))]
                 .iter()
                 .filter_map(|(key, value)| Some(format!("{key} = {}\n", quoted((*value)?))))
@@ -218,11 +227,15 @@ mod tests {
             next: ["blur", "edges", "grey"].map(String::from).to_vec(),
             calls: ["classify", "resize"].map(String::from).to_vec(),
             reach: Reach::Pod,
+            away: Away::default(),
             limits: "memory = \"256 MiB\"\ntimeout = \"10s\"\n".into(),
         };
         assert_eq!(served(&all).unwrap(), Some(expected));
         let least = served(&[("function", "f")]).unwrap().unwrap();
-        assert_eq!((least.reach, least.limits.as_str(), least.next.len()), (Reach::Host, "", 0));
+        assert_eq!(
+            (least.reach, least.limits.as_str(), least.next.len()),
+            (Reach::Anywhere, "", 0)
+        );
     }
 
     #[test]
@@ -265,7 +278,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_annotations_is_said() {
-        let cases: [(&[(&str, &str)], &str); 9] = [
+        let cases: [(&[(&str, &str)], &str); 11] = [
             (&[("function", "Not A Name")], "not-a-name"),
             (&[("function", "")], "has the name"),
             (&[("function", "f"), ("next", "../x")], "has the name"),
@@ -275,6 +288,8 @@ mod tests {
             (&[("function", "f"), ("timeout", "10")], "unit"),
             (&[("function", "f"), ("mode", "fast")], "auto, user or kernel"),
             (&[("function", "f"), ("nxet", "g")], "dev.roadrunner/next"),
+            (&[("function", "f"), ("address", "g=10.0.0.7:1")], "dev.roadrunner/tls"),
+            (&[("function", "f"), ("tls", "/etc")], "mounts no such directory"),
         ];
         for (annotations, expected) in cases {
             let refused = served(annotations).unwrap_err().to_string();

@@ -4,25 +4,30 @@
 //! |---|---|
 //! | `NAME` | the function alone |
 //! | `NAME+` | the function and all that its `next` leads to, here and in other pods |
+//! | `+.NAME` | the same, as pods of other nodes ask for it |
 //!
 //! Where a function is decides how its payload travels, and nothing else: in the same pod pages move, to another one goes a
-//! sealed memfd. What was made of the registry's entries is made again when they have changed.
+//! sealed memfd, and to another node go bytes. A function that no pod of this host serves is where the annotations of the called
+//! function say; from there its own node goes on with what follows it. What was made of the registry's entries is made again when they have changed.
 
 use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Write;
 use std::mem;
-use std::os::unix::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use roadrunner_runtime::{Call, Fault, Inbox, ModuleSource, Remote, Reply, Terms, Undelivered};
-use roadrunner_transport::{Node, Tcp, Unix, UnixServer};
+use roadrunner_runtime::{
+    Call, Fault, Inbox, Meter, ModuleSource, Remote, Reply, Terms, Undelivered,
+};
+use roadrunner_transport::{Node, Protection, Tcp, TcpServer, Unix, UnixServer};
 use roadrunner_workflow::{Executable, Place, Placement, Workflow, answer};
 
+use crate::away;
 use crate::error::Refusal;
-use crate::function::{MODULE, Reach, Row, Served, environment, head, parse};
+use crate::function::{MODULE, Served, parse};
+use crate::reach::{Reached, Way};
 use crate::registry::{self, Entry, Published, Registry};
 use crate::serve::Lazy;
 
@@ -41,6 +46,8 @@ struct Exchange {
     socket: PathBuf,
     registry: Arc<Registry>,
     runtime: Lazy,
+    /// Of payloads on their way in, which belong to none of the functions.
+    terms: Terms,
     /// This pod's functions.
     own: Mutex<BTreeMap<String, Own>>,
     /// What was made of them and of the registry.
@@ -49,12 +56,16 @@ struct Exchange {
 
 /// A function of this pod.
 #[derive(Clone)]
-struct Own {
-    served: Served,
+pub(crate) struct Own {
+    pub(crate) served: Served,
     module: ModuleSource,
-    env: BTreeMap<String, String>,
+    pub(crate) env: BTreeMap<String, String>,
     /// Where its container's errors go.
     stderr: Option<Arc<File>>,
+    /// What calls of other nodes are protected by.
+    pub(crate) protection: Protection,
+    /// Counts what it uses.
+    meter: Arc<Meter>,
 }
 
 /// Workflows by the functions that they begin with, of one state of the registry.
@@ -68,7 +79,7 @@ struct Made {
 
 /// How much is called by a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Extent {
+pub(crate) enum Extent {
     Alone,
     Onward,
 }
@@ -78,6 +89,32 @@ pub(crate) struct Serving {
     pod: Arc<Exchange>,
     name: String,
     _published: Published,
+    _front: Option<TcpServer>,
+}
+
+/// What takes calls of one function from other nodes: of no other one.
+struct Front {
+    pod: Arc<Exchange>,
+    function: String,
+}
+
+impl Inbox for Front {
+    fn accept<'p>(&self, call: Call<'p>) -> Result<Reply, Undelivered<'p>> {
+        if asked(call.target).0 == self.function {
+            return self.pod.accept(call);
+        }
+        let fault = Fault::Unknown { function: call.target.into() };
+        Err(Undelivered::before(fault, call.payload))
+    }
+}
+
+/// Which function a call names, and how much.
+fn asked(target: &str) -> (&str, Extent) {
+    let between_nodes = target.strip_prefix(away::ONWARD).and_then(|rest| rest.strip_prefix('.'));
+    match between_nodes.or_else(|| target.strip_suffix(ONWARD)) {
+        Some(name) => (name, Extent::Onward),
+        None => (target, Extent::Alone),
+    }
 }
 
 impl Functions {
@@ -95,6 +132,7 @@ impl Functions {
             socket: socket.clone(),
             registry,
             runtime,
+            terms: nobody.terms(),
             own: Mutex::default(),
             made: Mutex::default(),
         });
@@ -110,6 +148,7 @@ impl Functions {
         module: ModuleSource,
         env: BTreeMap<String, String>,
         stderr: Option<File>,
+        meter: Arc<Meter>,
     ) -> Result<Serving, Refusal> {
         let (pod, name) = (Arc::clone(&self.served), served.name.clone());
         let entry = Entry {
@@ -119,7 +158,9 @@ impl Functions {
             next: served.next.clone(),
             calls: served.calls.clone(),
         };
-        let own = Own { served, module, env, stderr: stderr.map(Arc::new) };
+        let (away, protection) = (served.away.clone(), served.away.protection()?);
+        let stderr = stderr.map(Arc::new);
+        let own = Own { served, module, env, stderr, protection: protection.clone(), meter };
         // A module that is none is found out now, and not by the first call.
         pod.runtime
             .get()?
@@ -136,8 +177,15 @@ impl Functions {
         }
         // What was made of a module before this one is not its own.
         pod.forget();
-        match pod.registry.publish(&entry) {
-            Ok(published) => Ok(Serving { pod, name, _published: published }),
+        if let Some(warning) = away.warning() {
+            pod.say(&name, warning.to_owned());
+        }
+        let front = Arc::new(Front { pod: Arc::clone(&pod), function: name.clone() });
+        let opened = away.listen(&name, protection, front, pod.terms.clone());
+        match opened.and_then(|front| Ok((front, pod.registry.publish(&entry)?))) {
+            Ok((front, published)) => {
+                Ok(Serving { pod, name, _published: published, _front: front })
+            }
             Err(refusal) => {
                 lock(&pod.own).remove(&name);
                 Err(refusal)
@@ -198,7 +246,7 @@ impl Exchange {
             let mut workflow = parse(&reached.manifest)?;
             workflow.hand_result_out();
             let runtime = self.runtime.get().map_err(|refusal| refusal.to_string())?;
-            self.load(runtime, workflow, &reached.sockets, &own)
+            self.load(runtime, workflow, &reached.ways, &own)
         });
         found.map_err(|what| {
             tracing::warn!(function = entry, "its workflow can't run: {what}");
@@ -210,17 +258,18 @@ impl Exchange {
         &self,
         runtime: &roadrunner_runtime::Runtime,
         workflow: Workflow,
-        sockets: &HashMap<String, SocketAddr>,
+        ways: &HashMap<String, Way>,
         own: &BTreeMap<String, Own>,
     ) -> Result<Executable, String> {
-        let socket = |placement: &Placement| match placement {
-            Placement::Process(pod) => sockets.get(pod),
+        let found = |placement: &Placement| match placement {
+            Placement::Process(name) => ways.get(name),
             _ => None,
         };
-        let can_reach = |placement: &Placement| socket(placement).is_some();
+        let can_reach = |placement: &Placement| found(placement).is_some();
         let way = |placement: &Placement, terms: &Terms| -> Remote {
-            match socket(placement) {
-                Some(address) => Arc::new(Unix::new(address.clone(), terms.clone())),
+            match found(placement) {
+                Some(Way::Pod(address)) => Arc::new(Unix::new(address.clone(), terms.clone())),
+                Some(Way::Node(node)) => Arc::new(Tcp::new(node.clone(), terms.clone())),
                 // Only asked where it can be reached.
                 None => Arc::new(Tcp::new(Node::on_loopback(""), terms.clone())),
             }
@@ -230,7 +279,9 @@ impl Exchange {
             let own = path.to_str().and_then(|path| own.get(path.strip_suffix(MODULE)?));
             own.map_or_else(|| none.clone(), |own| own.module.clone())
         };
+        let meter = |name: &str| own.get(name).map(|own| Arc::clone(&own.meter));
         let place = Place {
+            meter: &meter,
             here: Placement::Local,
             can_reach: &can_reach,
             way: &way,
@@ -242,36 +293,44 @@ impl Exchange {
 
     /// Says how the payloads of a call travelled.
     fn log(&self, entry: &str, reply: &Reply) {
-        let stderr = lock(&self.own).get(entry).and_then(|own| own.stderr.clone());
         for hop in &reply.hops {
             let traffic = hop.account.traffic;
             let line = format!(
                 "hop {} -> {}: {}, {} bytes, copied {}, moved {}",
                 hop.from, hop.to, hop.mode, hop.bytes, traffic.copied, traffic.moved
             );
-            tracing::info!("{line}");
-            if let Some(mut stderr) = stderr.as_deref() {
-                // Who reads may be slow or gone; a call doesn't wait for that.
-                let _ = stderr.write_all((line + "\n").as_bytes());
-            }
+            self.say(entry, line);
+        }
+    }
+
+    /// Says something in a function's log, and in containerd's.
+    fn say(&self, function: &str, line: String) {
+        tracing::info!("{line}");
+        let stderr = lock(&self.own).get(function).and_then(|own| own.stderr.clone());
+        if let Some(mut stderr) = stderr.as_deref() {
+            // Who reads may be slow or gone; a call doesn't wait for that.
+            let _ = stderr.write_all((line + "\n").as_bytes());
         }
     }
 }
 
 impl Inbox for Exchange {
     fn accept<'p>(&self, call: Call<'p>) -> Result<Reply, Undelivered<'p>> {
-        let onward = call.target.strip_suffix(ONWARD);
-        let name = onward.unwrap_or(call.target);
+        let (name, extent) = asked(call.target);
         if !lock(&self.own).contains_key(name) {
             let fault = Fault::Unknown { function: call.target.into() };
             return Err(Undelivered::before(fault, call.payload));
         }
-        let extent = if onward.is_some() { Extent::Onward } else { Extent::Alone };
+        let failed = |fault: &Fault| self.say(name, format!("a call of {name} failed: {fault}"));
         let exe = match self.workflow(name, extent) {
             Ok(exe) => exe,
-            Err(fault) => return Err(Undelivered::before(fault, call.payload)),
+            Err(fault) => {
+                failed(&fault);
+                return Err(Undelivered::before(fault, call.payload));
+            }
         };
         let doubt = |fault: &Fault| {
+            failed(fault);
             if let Fault::Unreachable { function, .. } | Fault::Lost { function, .. } = fault {
                 self.registry.doubt(function);
             }
@@ -284,74 +343,6 @@ impl Inbox for Exchange {
         self.log(name, &reply);
         Ok(reply)
     }
-}
-
-/// What a workflow consists of, as the registry has it.
-struct Reached {
-    manifest: String,
-    /// Where the other pods listen, by their names in the manifest.
-    sockets: HashMap<String, SocketAddr>,
-}
-
-impl Reached {
-    /// All that a function leads to: what comes after it, and whom each of them may call.
-    fn from(
-        entry: &str,
-        extent: Extent,
-        (pod, own): (&str, &BTreeMap<String, Own>),
-        entries: &BTreeMap<String, Entry>,
-    ) -> Result<Self, String> {
-        let (mut manifest, mut sockets) = (head(entry), HashMap::new());
-        let (mut seen, mut waiting) = (vec![entry], vec![entry]);
-        while let Some(name) = waiting.pop() {
-            let Some(found) = entries.get(name) else {
-                return Err(format!("nobody serves the function {name}"));
-            };
-            let here = own.get(name).filter(|_| found.pod == pod);
-            // What others do alone is all that a caller needs of them; what they call is theirs.
-            let calls = if here.is_some() { &found.calls[..] } else { &[] };
-            let next = if extent == Extent::Alone { &[] } else { &found.next[..] };
-            let placement = match here {
-                Some(_) => "local".to_owned(),
-                None => format!("process:{}", process(&mut sockets, found)?),
-            };
-            manifest += &Row { name, next, calls, placement: &placement }.text();
-            if let Some(own) = here {
-                manifest += &own.served.limits;
-                manifest += &environment(name, &own.env);
-                let inside = own.served.reach == Reach::Pod;
-                let mut others = next.iter().chain(calls).filter_map(|it| entries.get(it));
-                if let Some(other) = others.find(|it| inside && it.pod != pod) {
-                    let Entry { function, pod, .. } = other;
-                    return Err(format!(
-                        "function {name} hands over in its own pod only (dev.roadrunner/mode: user), and {function} \
-                         is in pod {pod}"
-                    ));
-                }
-            }
-            for it in next.iter().chain(calls).map(String::as_str) {
-                if !seen.contains(&it) {
-                    seen.push(it);
-                    waiting.push(it);
-                }
-            }
-        }
-        Ok(Self { manifest, sockets })
-    }
-}
-
-/// The name of another pod's process in a manifest, which pods' own names need not be good for.
-fn process(sockets: &mut HashMap<String, SocketAddr>, entry: &Entry) -> Result<String, String> {
-    let socket = entry.socket.as_path();
-    let known = sockets.iter().find(|(_, address)| address.as_pathname() == Some(socket));
-    if let Some((name, _)) = known {
-        return Ok(name.clone());
-    }
-    let name = format!("pod-{}", sockets.len());
-    let address = SocketAddr::from_pathname(socket)
-        .map_err(|error| format!("pod {} can't be called: {error}", entry.pod))?;
-    sockets.insert(name.clone(), address);
-    Ok(name)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -18,6 +18,7 @@ use containerd_shim_protos::protobuf::{Message, MessageField};
 use containerd_shim_protos::types::introspection::{RuntimeInfo, RuntimeVersion};
 use sha2::{Digest, Sha256};
 
+use crate::cgroup::Cgroup;
 use crate::events::timestamp;
 use crate::flags::Flags;
 use crate::registry;
@@ -42,7 +43,8 @@ pub(crate) fn start(flags: &Flags) -> Result<()> {
     let path = socket(flags, spec.pod(&flags.id));
     if !is_served(&path) {
         let _alone = alone(&path)?;
-        launch(flags, &path)?;
+        let cgroup = spec.cgroup().map(Cgroup::named).transpose()?;
+        launch(flags, &path, cgroup.as_ref())?;
     }
     let address = format!("unix://{}", path.display());
     // By this containerd finds the process when it was started again itself.
@@ -56,7 +58,7 @@ fn is_served(path: &Path) -> bool {
 }
 
 /// Starts the pod's process. containerd can connect at once: who listens is there before who answers.
-fn launch(flags: &Flags, path: &Path) -> Result<()> {
+fn launch(flags: &Flags, path: &Path, cgroup: Option<&Cgroup>) -> Result<()> {
     let Some(listener) = listen(path)? else { return Ok(()) };
     let program = env::current_exe().context("can't tell where this program is")?;
     let mut command = Command::new(program);
@@ -72,11 +74,18 @@ fn launch(flags: &Flags, path: &Path) -> Result<()> {
         // Signals to containerd's group are not for it.
         .process_group(0)
         .spawn();
-    if let Err(error) = spawned {
+    let joined = spawned.context("can't start the pod's process").and_then(|mut process| {
+        // A pod that nothing limits is none: it does not run.
+        let joined = cgroup.map_or(Ok(()), |cgroup| cgroup.join(process.id()));
+        joined.inspect_err(|_| {
+            let _ = process.kill();
+            let _ = process.wait();
+        })?;
+        Ok(())
+    });
+    joined.inspect_err(|_| {
         let _ = fs::remove_file(path);
-        return Err(error).context("can't start the pod's process");
-    }
-    Ok(())
+    })
 }
 
 /// The directory of a socket, locked while one in it is looked at and replaced or removed: who looked before somebody else bound would remove the
@@ -147,6 +156,9 @@ pub(crate) fn delete(flags: &Flags) -> Result<()> {
             registry::sweep(&dir).context("can't remove the functions of a dead process")?;
             let calls = registry::socket(&dir, spec.pod(&flags.id));
             remove(&calls).with_context(|| format!("can't remove {}", calls.display()))?;
+            if let Some(cgroup) = spec.cgroup() {
+                Cgroup::named(cgroup)?.remove();
+            }
         }
     }
     let response = DeleteResponse {

@@ -10,17 +10,20 @@
 //!                           -> container.rs  one container's life, in states
 //!                           -> rootfs.rs, streams.rs, module.rs   what it is made of
 //!                           -> roadrunner-runtime                 its sandbox
+//!                           -> stats.rs, cgroup.rs   what it uses, and where the kernel counts the pod
 //!            -> shim delete -> launch.rs     what a process that was killed left behind
 //! ```
 //!
 //! A container whose annotations name a function (`function.rs`) runs no command: it waits for payloads. `functions.rs` takes
-//! them in and hands them on, and `registry.rs` knows where other pods' functions are.
+//! them in and hands them on, `registry.rs` knows where other pods' functions are, and `away.rs` where those of other nodes.
 //!
 //! There is no pause process and no process for a container: a pod is one process in the pod's network namespace, with
 //! mounts of its own, so that nothing stays mounted when it goes, however it goes.
 
 #![forbid(unsafe_code)]
 
+mod away;
+mod cgroup;
 mod container;
 mod error;
 mod events;
@@ -29,11 +32,13 @@ mod function;
 mod functions;
 mod launch;
 mod module;
+mod reach;
 mod registry;
 mod rootfs;
 mod serve;
 mod service;
 mod spec;
+mod stats;
 mod streams;
 
 use std::process::ExitCode;

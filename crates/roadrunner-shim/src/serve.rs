@@ -17,6 +17,7 @@ use roadrunner_runtime::{Cache, Config, Runtime};
 use roadrunner_sys::{enter_network, leave_groups, open_stream, own_mounts};
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::cgroup::Cgroup;
 use crate::error::Refusal;
 use crate::events::Events;
 use crate::flags::Flags;
@@ -122,6 +123,9 @@ fn serve_pod(flags: &Flags, bundle: &Path) -> Result<()> {
     });
     let _ = is_done.recv_timeout(FAREWELL);
     events.finish();
+    if let Some(cgroup) = spec.cgroup() {
+        Cgroup::named(cgroup)?.leave();
+    }
     Ok(())
 }
 

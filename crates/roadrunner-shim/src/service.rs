@@ -8,8 +8,8 @@ use containerd_shim_protos::api::{
     CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest,
     CreateTaskResponse, DeleteRequest, DeleteResponse, Empty, ExecProcessRequest, KillRequest,
     PauseRequest, PidsRequest, PidsResponse, ResizePtyRequest, ResumeRequest, ShutdownRequest,
-    StartRequest, StartResponse, StateRequest, StateResponse, Status, UpdateTaskRequest,
-    WaitRequest, WaitResponse,
+    StartRequest, StartResponse, StateRequest, StateResponse, StatsRequest, StatsResponse, Status,
+    UpdateTaskRequest, WaitRequest, WaitResponse,
 };
 use containerd_shim_protos::events::task::{TaskCreate, TaskDelete, TaskIO};
 use containerd_shim_protos::protobuf::MessageField;
@@ -17,9 +17,10 @@ use containerd_shim_protos::shim_sync::Task;
 use containerd_shim_protos::topics::{TASK_CREATE_EVENT_TOPIC, TASK_DELETE_EVENT_TOPIC};
 use containerd_shim_protos::ttrpc::{Result as TtrpcResult, TtrpcContext};
 use containerd_shim_protos::types::task::ProcessInfo;
-use roadrunner_runtime::{FunctionSpec, ModuleSource, Process, Stop};
+use roadrunner_runtime::{FunctionSpec, Meter, ModuleSource, Process, Stop};
 
-use crate::container::{Container, Ended, Stage, Work};
+use crate::cgroup;
+use crate::container::{Container, Ended, Metered, Stage, Work};
 use crate::error::Refusal;
 use crate::events::{Events, timestamp};
 use crate::function::Served;
@@ -29,6 +30,7 @@ use crate::registry;
 use crate::rootfs::Rootfs;
 use crate::serve::{Exit, Lazy};
 use crate::spec::Spec;
+use crate::stats::Figures;
 use crate::streams::{Places, Streams};
 
 /// What a guest without a limit of its own may use: all that it can address.
@@ -110,18 +112,24 @@ impl Pod {
         };
         let mut rootfs = Rootfs::mount(&bundle, &spec, &request.rootfs)?;
         let stop = Arc::new(Stop::new().map_err(Refusal::failed("make a descriptor"))?);
-        let (work, open_end) = if spec.is_pod() {
-            (Work::Pod, None)
+        let metered = Metered { meter: Arc::default(), limit: spec.memory() };
+        let (work, metered, open_end) = if spec.is_pod() {
+            (Work::Pod, None, None)
         } else if let Some(served) = Served::of(&spec)? {
             let streams = Streams::open(&places)?;
-            (self.function(served, &spec, rootfs.path(), streams)?, None)
+            let meter = Arc::clone(&metered.meter);
+            let work = self.function(served, &spec, rootfs.path(), streams, meter)?;
+            (work, Some(metered), None)
         } else {
             let mut streams = Streams::open(&places)?;
             let open_end = streams.open_end.take();
-            (self.command(&request.id, &spec, &mut rootfs, streams, &stop)?, open_end)
+            let how = (&stop, Arc::clone(&metered.meter));
+            let work = self.command(&request.id, &spec, &mut rootfs, streams, how)?;
+            (work, Some(metered), open_end)
         };
         let names = (request.id.clone(), bundle, places);
-        Ok(Container::new(names, work, stop, open_end, rootfs, Arc::clone(&self.events)))
+        let events = Arc::clone(&self.events);
+        Ok(Container::new(names, work, metered, stop, open_end, rootfs, events))
     }
 
     /// A container's command, compiled and linked.
@@ -131,12 +139,13 @@ impl Pod {
         spec: &Spec,
         rootfs: &mut Rootfs,
         streams: Streams,
-        stop: &Arc<Stop>,
+        (stop, meter): (&Arc<Stop>, Arc<Meter>),
     ) -> Result<Work, Refusal> {
         let (entry, bytes) = module::find(spec, rootfs.path())?;
         let source = ModuleSource::Bytes { name: entry, bytes: bytes.into() };
         let mut function = FunctionSpec::new(id, source);
         function.memory_bytes = spec.memory().unwrap_or(ADDRESSABLE).min(ADDRESSABLE);
+        function.meter = Some(meter);
         function.wasi.env = spec.env();
         function.wasi.dirs = rootfs.directories(spec)?;
         let app = self.runtime.get()?.load(vec![function]);
@@ -160,12 +169,13 @@ impl Pod {
         spec: &Spec,
         rootfs: &Path,
         streams: Streams,
+        meter: Arc<Meter>,
     ) -> Result<Work, Refusal> {
         let (entry, bytes) = module::find(spec, rootfs)?;
         let module = ModuleSource::Bytes { name: entry, bytes: bytes.into() };
         let functions = self.functions(spec)?;
         let env = spec.env();
-        Ok(Work::Serve(Box::new(move || functions.add(served, module, env, streams.stderr))))
+        Ok(Work::Serve(Box::new(move || functions.add(served, module, env, streams.stderr, meter))))
     }
 
     /// What takes calls of the pod's functions, from the first of them on.
@@ -299,6 +309,19 @@ impl Task for Pod {
         self.find(&request.id, "")?;
         let own = ProcessInfo { pid: self.pid, ..ProcessInfo::default() };
         Ok(PidsResponse { processes: vec![own], ..PidsResponse::default() })
+    }
+
+    fn stats(&self, _: &TtrpcContext, request: StatsRequest) -> TtrpcResult<StatsResponse> {
+        let figures = match self.find(&request.id, "")?.figures() {
+            Some(figures) => figures,
+            None => {
+                let all: Vec<_> = self.containers().values().cloned().collect();
+                let guests: Vec<_> = all.iter().filter_map(|it| it.figures()).collect();
+                Figures::of_host(&guests)?
+            }
+        };
+        let stats = figures.message(cgroup::is_unified())?;
+        Ok(StatsResponse { stats: MessageField::some(stats), ..StatsResponse::default() })
     }
 
     fn close_io(&self, _: &TtrpcContext, request: CloseIORequest) -> TtrpcResult<Empty> {

@@ -81,6 +81,8 @@ pub(crate) struct Mount {
 pub(crate) struct Linux {
     pub(crate) namespaces: Vec<Namespace>,
     pub(crate) resources: Option<Resources>,
+    /// The control group to be in.
+    pub(crate) cgroups_path: Option<String>,
 }
 
 /// A namespace that it runs in.
@@ -159,6 +161,11 @@ impl Spec {
         u64::try_from(limit).ok().filter(|limit| *limit > 0)
     }
 
+    /// The name of the control group to be in, where there is one.
+    pub(crate) fn cgroup(&self) -> Option<&str> {
+        self.linux.cgroups_path.as_deref().filter(|name| !name.is_empty())
+    }
+
     /// Its environment; of a name that is there twice the last one counts.
     pub(crate) fn env(&self) -> BTreeMap<String, String> {
         let pairs = self.process.env.iter().filter_map(|pair| pair.split_once('='));
@@ -197,12 +204,14 @@ mod tests {
                            {"destination": "/proc", "source": "proc", "type": "proc"}],
                 "annotations": {"io.kubernetes.cri.sandbox-id": "pod"},
                 "linux": {"namespaces": [{"type": "mount"}, {"type": "network", "path": "/n"}],
+                          "cgroupsPath": "/k8s.io/x",
                           "resources": {"memory": {"limit": 1000}, "cpu": {"shares": 2}}}}"#,
         );
         assert_eq!(spec.pod("own"), "pod");
         assert!(!spec.is_pod() && spec.root.readonly);
         assert_eq!(spec.network(), Some(Path::new("/n")));
         assert_eq!(spec.memory(), Some(1000));
+        assert_eq!(spec.cgroup(), Some("/k8s.io/x"));
         assert_eq!((spec.process.user.uid, spec.process.user.gid), (7, 8));
         let env: Vec<_> = spec.env().into_iter().collect();
         assert_eq!(env, [("A".into(), "2".into()), ("B".into(), "x=y".into())]);
@@ -213,7 +222,7 @@ mod tests {
     fn nothing_is_needed() {
         let empty = spec("{}");
         assert_eq!(empty.pod("own"), "own");
-        assert_eq!((empty.network(), empty.memory()), (None, None));
+        assert_eq!((empty.network(), empty.memory(), empty.cgroup()), (None, None, None));
         assert!(!empty.has_user_namespace());
         assert!(spec(r#"{"linux": {"namespaces": [{"type": "user"}]}}"#).has_user_namespace());
         assert_eq!(spec(r#"{"linux": {"resources": {"memory": {"limit": -1}}}}"#).memory(), None);

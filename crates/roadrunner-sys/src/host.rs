@@ -78,6 +78,31 @@ pub fn cpu_time_of(pid: u32) -> io::Result<Duration> {
     }
 }
 
+/// The processor time of one thread, for the other threads of its process.
+#[derive(Clone, Copy, Debug)]
+pub struct ThreadClock(libc::clockid_t);
+
+impl ThreadClock {
+    /// That of the calling thread.
+    #[must_use]
+    pub fn own() -> Self {
+        /// Of a thread, not of a process, and what the scheduler counted (`CPUCLOCK_PERTHREAD_MASK | CPUCLOCK_SCHED`
+        /// of the kernel's `posix-timers.h`, which is part of its interface).
+        const OF_A_THREAD: libc::clockid_t = 4 | 2;
+        // SAFETY: R2.
+        let thread = unsafe { libc::gettid() };
+        Self((!thread << 3) | OF_A_THREAD)
+    }
+
+    /// What the thread has used so far, in the kernel too.
+    ///
+    /// # Errors
+    /// When the thread has ended.
+    pub fn now(self) -> io::Result<Duration> {
+        read(self.0)
+    }
+}
+
 /// A clock of this process, which is always there.
 fn clock(clock: libc::clockid_t) -> Duration {
     let time = read(clock);
@@ -142,6 +167,33 @@ mod tests {
         assert!(has_ended(process.as_fd(), Duration::from_secs(20)), "nobody waited for it yet");
         child.wait().unwrap();
         assert!(has_ended(process.as_fd(), Duration::ZERO));
+    }
+
+    #[test]
+    fn the_time_of_a_thread_is_read_by_others_until_it_ends() {
+        let (told, clock) = std::sync::mpsc::channel();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        let clock = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                told.send(ThreadClock::own()).unwrap();
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+            let clock = clock.recv().unwrap();
+            let before = clock.now().unwrap();
+            while clock.now().unwrap() < before + Duration::from_millis(5) {
+                std::thread::yield_now();
+            }
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            clock
+        });
+        // The kernel takes its number back a little after it was waited for.
+        while clock.now().is_ok() {
+            std::thread::yield_now();
+        }
+        let own = ThreadClock::own().now().unwrap();
+        assert!(own <= thread_cpu_time(), "it is the same clock");
     }
 
     #[test]

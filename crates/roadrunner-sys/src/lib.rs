@@ -39,12 +39,12 @@ pub use container::{
     restrict_mount, see_files_as, unmount,
 };
 pub use host::{
-    available_memory, cpu_time, cpu_time_of, end_with_parent, has_ended, map_count, max_map_count,
-    page_size, parent_of, thread_cpu_time,
+    ThreadClock, available_memory, cpu_time, cpu_time_of, end_with_parent, has_ended, map_count,
+    max_map_count, page_size, parent_of, thread_cpu_time,
 };
 pub use mapping::{
     Advice, advise, discard_pages, is_mapped, is_modified, is_whole_file, map_plain,
-    map_plain_in_hole, map_private, map_shared, move_pages, reserve, resize, unmap,
+    map_plain_in_hole, map_private, map_shared, move_pages, reserve, resident_bytes, resize, unmap,
 };
 pub use memfd::{Memfd, Seals};
 pub use peer::{PeerCredentials, peer_credentials, peer_pidfd, user};

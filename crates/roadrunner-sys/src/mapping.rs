@@ -217,6 +217,36 @@ pub fn is_modified(addr: usize, len: usize) -> io::Result<bool> {
     Ok(false)
 }
 
+/// Bytes of a range that are in memory, in whole pages: its own and those of files that it maps. Where some of it is not
+/// mapped it counts too little.
+///
+/// # Errors
+/// When the kernel can't tell.
+pub fn resident_bytes(addr: usize, len: usize) -> io::Result<u64> {
+    /// Pages asked for at once: a byte each.
+    const CHUNK: usize = 16 << 10;
+    let page = page_size();
+    let (mut flags, mut resident) = ([0_u8; CHUNK], 0);
+    let (mut at, end) = (addr / page * page, addr.saturating_add(len));
+    while at < end {
+        let pages = (end - at).div_ceil(page).min(CHUNK);
+        // SAFETY: R3, the kernel writes a byte for each page to a local that has room for them.
+        let told = unsafe { libc::mincore(at as *mut _, pages * page, flags.as_mut_ptr()) };
+        if told == 0 {
+            let counted = flags[..pages].iter().filter(|flag| **flag & 1 == 1);
+            resident += counted.count() as u64 * page as u64;
+        } else {
+            let error = io::Error::last_os_error();
+            // Part of it is not mapped.
+            if error.raw_os_error() != Some(libc::ENOMEM) {
+                return Err(error);
+            }
+        }
+        at += pages * page;
+    }
+    Ok(resident)
+}
+
 /// Whether a range is one shared mapping of a file's first bytes, and nothing else: the file with this
 /// number ([`crate::Memfd::id`]). `false` also where `/proc` can't be read.
 #[must_use]
@@ -266,6 +296,19 @@ mod tests {
             // SAFETY: the range is this value's.
             unsafe { unmap(self.0, self.1) }.unwrap();
         }
+    }
+
+    #[test]
+    fn pages_are_resident_once_they_are_written() {
+        let mut area = Area::new(40);
+        let Area(addr, len) = area;
+        assert_eq!(resident_bytes(addr, len).unwrap(), 0);
+        for page in [0, 7, 39] {
+            area.bytes()[page * page_size()] = 1;
+        }
+        assert_eq!(resident_bytes(addr, len).unwrap(), 3 * page_size() as u64);
+        assert_eq!(resident_bytes(addr, 8 * page_size()).unwrap(), 2 * page_size() as u64);
+        assert_eq!(resident_bytes(addr, 0).unwrap(), 0);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use roadrunner_runtime::{
-    Account, App, Bounds, BufferError, Fault, FunctionSpec, Home, Hop, LoadError, Mode,
+    Account, App, Bounds, BufferError, Fault, FunctionSpec, Home, Hop, LoadError, Meter, Mode,
     ModuleSource, Payload, Ready, Remote, Reply, Retrying, Runtime, Sealed, Terms, Ticket, Trace,
     Traffic, Undelivered, Variables, WasiDir, WasiSpec,
 };
@@ -83,6 +83,8 @@ pub struct Place<'p> {
     pub way: &'p dyn Fn(&Placement, &Terms) -> Remote,
     /// Whether other processes are of this trust domain, so that payloads can go there in segments.
     pub trusted: bool,
+    /// What counts what a function uses here, by its name.
+    pub meter: &'p dyn Fn(&str) -> Option<Arc<Meter>>,
 }
 
 impl AsRef<Self> for Executable {
@@ -96,7 +98,8 @@ impl Place<'_> {
     #[must_use]
     pub fn alone() -> Self {
         let way = &|_: &Placement, _: &Terms| unreachable!("nothing else can be reached");
-        Self { here: Placement::Local, can_reach: &|_| false, way, trusted: true }
+        let (can_reach, meter) = (&|_: &Placement| false, &|_: &str| None);
+        Self { here: Placement::Local, can_reach, way, trusted: true, meter }
     }
 }
 
@@ -131,7 +134,9 @@ impl Executable {
                     Backing::Passed if !place.trusted => Backing::Shared,
                     backing => backing,
                 };
-                specs.push(spec(&workflow, function, backing, module));
+                let mut spec = spec(&workflow, function, backing, module);
+                spec.meter = (place.meter)(&function.name);
+                specs.push(spec);
             } else if (place.can_reach)(&function.placement) {
                 elsewhere.push(function);
             } else if is_needed(&workflow, index) {

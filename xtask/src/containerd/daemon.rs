@@ -22,8 +22,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Seconds that one command of a client may take.
 const COMMAND_S: &str = "120";
 
-/// containerd's namespace for everything here.
-const NAMESPACE: &str = "roadrunner-e2e";
+/// containerd's namespace of Kubernetes' containers.
+pub(super) const KUBERNETES: &str = "k8s.io";
+
+/// The image of a pod's own container, which has to be there and is not run.
+pub(super) const PAUSE: &str = "docker.io/e2e/pause:1";
 
 /// A containerd with its init process.
 pub(super) struct Daemon {
@@ -33,6 +36,9 @@ pub(super) struct Daemon {
     init: u32,
     bin: PathBuf,
     folder: PathBuf,
+    /// containerd's namespace for the containers of `ctr`, and the control group that all are below: another run on this
+    /// machine has others.
+    namespace: String,
 }
 
 impl Daemon {
@@ -49,9 +55,12 @@ impl Daemon {
         let shim = "containerd-shim-roadrunner-v1";
         std::os::unix::fs::symlink(workspace.target.join("debug").join(shim), bin.join(shim))?;
         let config = folder.join("config.toml");
-        fs::write(&config, config_of(&folder))?;
+        let namespace = format!("roadrunner-e2e-{}", std::process::id());
+        fs::write(&config, config_of(&folder, &workspace.root.join(PREFIX)))?;
+        fs::create_dir_all(folder.join("cni"))?;
+        fs::write(folder.join("cni/10.conflist"), network_of(&folder))?;
         let (unshare, stdin, init) = boot(&bin, &config, &folder)?;
-        let daemon = Self { unshare, _stdin: stdin, init, bin, folder };
+        let daemon = Self { unshare, _stdin: stdin, init, bin, folder, namespace };
         daemon.wait_until("containerd answers", || {
             Ok(daemon.ctr(&["version"]).output()?.status.success())
         })?;
@@ -60,10 +69,24 @@ impl Daemon {
 
     /// `ctr` with these arguments, where this containerd is.
     pub(super) fn ctr(&self, args: &[&str]) -> Command {
+        self.ctr_of(&self.namespace, args)
+    }
+
+    /// The same in another of containerd's namespaces.
+    pub(super) fn ctr_of(&self, namespace: &str, args: &[&str]) -> Command {
         let mut ctr = self.inside(&self.bin.join("ctr"));
-        ctr.arg("--address").arg(self.folder.join("c.sock"));
-        ctr.args(["--namespace", NAMESPACE]).args(args);
+        ctr.arg("--address").arg(self.socket()).args(["--namespace", namespace]).args(args);
         ctr
+    }
+
+    /// Where it answers.
+    pub(super) fn socket(&self) -> PathBuf {
+        self.folder.join("c.sock")
+    }
+
+    /// The control group that its pods are in.
+    pub(super) fn cgroup(&self) -> &str {
+        &self.namespace
     }
 
     /// A program that sees the files that containers' processes see, and ends in time.
@@ -79,8 +102,12 @@ impl Daemon {
 
     /// The directory of the functions that pods serve, as seen from outside.
     pub(super) fn registry(&self) -> PathBuf {
-        let root = PathBuf::from(format!("/proc/{}/root/run/roadrunner", self.init));
-        root.join(NAMESPACE).join("of/functions")
+        self.registries().join(&self.namespace).join("of/functions")
+    }
+
+    /// The directory of all such directories.
+    pub(super) fn registries(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root/run/roadrunner", self.init))
     }
 
     /// Takes an image in.
@@ -88,7 +115,10 @@ impl Daemon {
         let archive = self.folder.join("image.tar");
         fs::write(&archive, image.archive())?;
         let archive = archive.display().to_string();
-        success(&mut self.ctr(&["image", "import", &archive])).map(drop)
+        for namespace in [self.namespace.as_str(), KUBERNETES] {
+            success(&mut self.ctr_of(namespace, &["image", "import", &archive]))?;
+        }
+        Ok(())
     }
 
     /// Waits until something is so.
@@ -144,16 +174,39 @@ impl Daemon {
         let mounts = fs::read_to_string(format!("/proc/{}/mounts", self.init))?;
         let ours = mounts.lines().filter(|line| line.contains("/rootfs"));
         left.extend(ours.map(|line| format!("the mount {line}")));
-        let tasks = self.folder.join("state/io.containerd.runtime.v2.task").join(NAMESPACE);
+        let state = self.folder.join("state");
+        let tasks = state.join("io.containerd.runtime.v2.task");
+        let tasks = [&self.namespace, KUBERNETES].map(|namespace| tasks.join(namespace));
+        let cri = state.join("io.containerd.grpc.v1.cri");
+        let cri = ["sandboxes", "containers"].map(|dir| cri.join(dir));
         let inside = PathBuf::from(format!("/proc/{}/root", self.init));
-        let run = ["run/containerd/s", "run/containerd/fifo", "run/roadrunner/pods"];
-        let dirs = run.map(|dir| inside.join(dir)).into_iter().chain([tasks, self.registry()]);
-        for dir in dirs {
+        let run = ["run/containerd/s", "run/containerd/fifo", "run/roadrunner/pods", "run/netns"];
+        let dirs = run.map(|dir| inside.join(dir)).into_iter().chain(tasks).chain(cri);
+        for dir in
+            dirs.chain([self.registry()]).chain(self.namespaced_registries()).chain(self.cgroups())
+        {
             for entry in fs::read_dir(&dir).into_iter().flatten() {
-                left.push(entry?.path().display().to_string());
+                let entry = entry?;
+                // The files of a control group are its own.
+                let is_file_of_group = dir.starts_with(CGROUPS) && !entry.file_type()?.is_dir();
+                if !is_file_of_group {
+                    left.push(entry.path().display().to_string());
+                }
             }
         }
         Ok(left)
+    }
+
+    /// The directories of functions of Kubernetes' namespaces.
+    fn namespaced_registries(&self) -> impl Iterator<Item = PathBuf> {
+        let all = fs::read_dir(self.registries().join(KUBERNETES)).into_iter().flatten().flatten();
+        all.map(|entry| entry.path().join("functions"))
+    }
+
+    /// The control group of all pods, in each hierarchy.
+    fn cgroups(&self) -> Vec<PathBuf> {
+        let roots = fs::read_dir(CGROUPS).into_iter().flatten().flatten().map(|it| it.path());
+        roots.chain([CGROUPS.into()]).map(|root| root.join(&self.namespace)).collect()
     }
 }
 
@@ -162,6 +215,8 @@ impl Drop for Daemon {
         // Its child goes with it, and with that all of its namespaces.
         let _ = self.unshare.kill();
         let _ = self.unshare.wait();
+        // Those are nobody's any more, and of no namespace.
+        self.cgroups().iter().for_each(|dir| drop(fs::remove_dir(dir)));
     }
 }
 
@@ -171,6 +226,9 @@ pub(super) fn success(command: &mut Command) -> Result<String> {
     ensure!(status.success(), "{command:?}: {status}: {}", String::from_utf8_lossy(&stderr).trim());
     Ok(String::from_utf8_lossy(&stdout).into_owned())
 }
+
+/// Where the kernel shows control groups.
+const CGROUPS: &str = "/sys/fs/cgroup";
 
 /// Starts containerd under a shell that collects the orphans of its namespace.
 fn boot(bin: &Path, config: &Path, folder: &Path) -> Result<(Child, ChildStdin, u32)> {
@@ -205,12 +263,40 @@ fn boot(bin: &Path, config: &Path, folder: &Path) -> Result<(Child, ChildStdin, 
     Ok((unshare, stdin, init))
 }
 
-fn config_of(folder: &Path) -> String {
+/// Its configuration. That of CRI is what `docs/containerd.md` tells people to write.
+fn config_of(folder: &Path, prefix: &Path) -> String {
+    let (folder, prefix) = (folder.display(), prefix.display());
+    format!(
+        r#"version = 2
+root = "{folder}/root"
+state = "{folder}/state"
+disabled_plugins = ["io.containerd.snapshotter.v1.btrfs"]
+[grpc]
+address = "{folder}/c.sock"
+[plugins."io.containerd.internal.v1.opt"]
+path = "{folder}/opt"
+[plugins."io.containerd.grpc.v1.cri"]
+sandbox_image = "{PAUSE}"
+restrict_oom_score_adj = true
+disable_apparmor = true
+[plugins."io.containerd.grpc.v1.cri".cni]
+bin_dir = "{prefix}/usr/lib/cni"
+conf_dir = "{folder}/cni"
+[plugins."io.containerd.grpc.v1.cri".containerd]
+default_runtime_name = "roadrunner"
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.roadrunner]
+runtime_type = "io.containerd.roadrunner.v1"
+pod_annotations = ["dev.roadrunner/*"]
+container_annotations = ["dev.roadrunner/*"]
+"#
+    )
+}
+
+/// The network of its pods: a bridge in containerd's own network namespace.
+fn network_of(folder: &Path) -> String {
     let folder = folder.display();
     format!(
-        "version = 2\nroot = \"{folder}/root\"\nstate = \"{folder}/state\"\n\
-        disabled_plugins = [\"io.containerd.grpc.v1.cri\", \"io.containerd.snapshotter.v1.btrfs\"]\n\
-        [grpc]\naddress = \"{folder}/c.sock\"\n\
-        [plugins.\"io.containerd.internal.v1.opt\"]\npath = \"{folder}/opt\"\n"
+        r#"{{"cniVersion": "0.4.0", "name": "pods", "plugins": [{{"type": "bridge", "bridge": "pods0", "isGateway": true,
+"ipam": {{"type": "host-local", "dataDir": "{folder}/cni-data", "ranges": [[{{"subnet": "10.66.0.0/23"}}]]}}}}]}}"#
     )
 }

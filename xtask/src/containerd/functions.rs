@@ -10,10 +10,11 @@ use super::image::Image;
 use super::{OURS, outcome};
 use crate::shell::Workspace;
 
-const IMAGE: &str = "docker.io/e2e/functions:1";
+pub(super) const IMAGE: &str = "docker.io/e2e/functions:1";
 
 /// The chain of the demo: what each function is followed by.
-const CHAIN: [(&str, &str); 3] = [("decode", "resize"), ("resize", "encode"), ("encode", "")];
+pub(super) const CHAIN: [(&str, &str); 3] =
+    [("decode", "resize"), ("resize", "encode"), ("encode", "")];
 
 /// Makes the image of the functions, and what `roadrunner run` makes of the photograph with them.
 pub(super) fn prepare(workspace: &Workspace, daemon: &Daemon) -> Result<()> {
@@ -63,7 +64,12 @@ fn end(daemon: &Daemon, name: &str) -> Result<()> {
 
 /// Sends the photograph through the chain, and gives what the client said and its exit code.
 fn invoke(daemon: &Daemon) -> Result<(String, i32)> {
-    let entry = fs::read_to_string(daemon.registry().join("decode"));
+    invoke_at(daemon, &daemon.registry())
+}
+
+/// The same by the function that stands in this registry.
+pub(super) fn invoke_at(daemon: &Daemon, registry: &Path) -> Result<(String, i32)> {
+    let entry = fs::read_to_string(registry.join("decode"));
     let entry = entry.context("nobody has entered `decode`")?;
     let socket = entry.split("\"socket\":\"").nth(1).and_then(|rest| rest.split('"').next());
     let output = daemon.folder().join("output");
@@ -171,8 +177,11 @@ pub(super) fn refusals(daemon: &Daemon) -> Result<()> {
     end(daemon, "decode")
 }
 
-/// Where the client is that calls functions.
-pub(super) fn link_client(workspace: &Workspace, folder: &Path) -> Result<()> {
-    let client = workspace.target.join("debug/roadrunner");
-    Ok(std::os::unix::fs::symlink(client, folder.join("roadrunner"))?)
+/// Where the clients are: the one that calls functions, and the one in a kubelet's place.
+pub(super) fn link_clients(workspace: &Workspace, folder: &Path) -> Result<()> {
+    for client in ["roadrunner", "cri-client"] {
+        let program = workspace.target.join("debug").join(client);
+        std::os::unix::fs::symlink(program, folder.join(client))?;
+    }
+    Ok(())
 }

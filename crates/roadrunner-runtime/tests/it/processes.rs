@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use roadrunner_runtime::{Exit, Fault, FunctionSpec, Process, Stop, WasiDir};
+use roadrunner_runtime::{Exit, Fault, FunctionSpec, Meter, Process, Stop, WasiDir};
 
 use crate::support::{ECHO, guest, load, pattern, runtime, spec, words};
 use crate::wasi::{command, open};
@@ -214,4 +214,42 @@ fn its_files_are_its_owner_s() {
     assert_eq!(exits(root, false), Exit::Code(0));
     assert_eq!(exits(other, false), Exit::Code(2), "EACCES");
     assert_eq!(exits(root, false), Exit::Code(0), "root has rights again");
+}
+
+#[test]
+fn what_a_process_uses_is_counted_while_it_runs() {
+    let meter = Arc::new(Meter::default());
+    let works = "(drop (memory.grow (i32.const 16)))
+        (memory.fill (i32.const 65536) (i32.const 1) (i32.const 655360))
+        (loop $for_ever (br $for_ever))";
+    let mut spec = command(works);
+    spec.meter = Some(Arc::clone(&meter));
+    let process = process(&[]);
+    let stop = Arc::clone(&process.stop);
+    let ended = begin(spec, process);
+    let since = Instant::now();
+    let used = loop {
+        let used = meter.usage();
+        if used.cpu >= Duration::from_millis(20) && used.memory_bytes >= 655_360 {
+            break used;
+        }
+        assert!(since.elapsed() < LONG, "only {used:?}");
+        thread::sleep(Duration::from_millis(1));
+    };
+    stop.ask();
+    assert_eq!(ended.recv_timeout(LONG).unwrap().unwrap(), Exit::Stopped);
+    let after = meter.usage();
+    assert!(after.cpu >= used.cpu && after.memory_bytes == 0, "{after:?} after {used:?}");
+    assert!(!meter.has_refused_memory());
+}
+
+#[test]
+fn memory_over_the_limit_is_noted() {
+    let meter = Arc::new(Meter::default());
+    let grows = "(call $exit (i32.eq (memory.grow (i32.const 100)) (i32.const -1)))";
+    let mut spec = command(grows);
+    spec.memory_bytes = 4 << 20;
+    spec.meter = Some(Arc::clone(&meter));
+    assert_eq!(run(spec, process(&[])).unwrap(), Exit::Code(1));
+    assert!(meter.has_refused_memory());
 }
