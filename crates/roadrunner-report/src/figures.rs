@@ -39,7 +39,8 @@ pub(crate) fn all(runs: &Runs, paper: &Paper) -> Result<Vec<Figure>> {
     let rank = |figure: &Figure| FIRST.iter().position(|first| figure.id == id(*first));
     figures.sort_by_key(|figure| rank(figure).unwrap_or(FIRST.len()));
     for place in Place::ALL {
-        figures.extend(all_ways(runs, place)?);
+        figures.extend(all_ways(runs, Experiment::Transfer, place)?);
+        figures.extend(all_ways(runs, Experiment::Fanout, place)?);
     }
     for place in Place::ALL {
         figures.extend(parts(runs, paper, Experiment::Breakdown, place)?);
@@ -171,9 +172,9 @@ fn curves(
 }
 
 /// Every system that passed payloads at one place, without the paper's lines.
-fn all_ways(runs: &Runs, place: Place) -> Result<Option<Figure>> {
-    let systems = runs.systems(Experiment::Transfer, place);
-    let series = |system| (Experiment::Transfer, place, system);
+fn all_ways(runs: &Runs, experiment: Experiment, place: Place) -> Result<Option<Figure>> {
+    let systems = runs.systems(experiment, place);
+    let series = |system| (experiment, place, system);
     let lines: Vec<_> = systems
         .into_iter()
         .filter_map(|system| line(runs, series(system), Metric::Latency))
@@ -181,8 +182,8 @@ fn all_ways(runs: &Runs, place: Place) -> Result<Option<Figure>> {
     if lines.is_empty() {
         return Ok(None);
     }
-    let title = format!("One transfer, {place}: latency beside every peer");
-    let shown = (Experiment::Transfer, place, Metric::Latency);
+    let title = format!("{}, {place}: latency beside every peer", sentence(experiment));
+    let shown = (experiment, place, Metric::Latency);
     let figure = curves(shown, title, lines, None)?;
     Ok(Some(Figure { id: format!("{}-all", figure.id), first: false, ..figure }))
 }

@@ -2,7 +2,7 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use crate::context::{Kind, Subject};
+use crate::context::Kind;
 use crate::figures::Figure;
 use crate::headline::Headline;
 use crate::names::{Metric, X};
@@ -302,6 +302,12 @@ fn how(report: &Report) -> Markup {
                 a href="runs.csv" { "runs.csv" } "; the tables beside it hold medians in the columns of the paper's own files. "
                 "What a row's columns mean, and how to run it all again, is in the folder's README."
             }
+            @if let Some((middle, worst, ((experiment, place, system), x))) = report.runs.noise() {
+                p {
+                    "The middle half of a point's runs is as wide as " (units::percent(middle)) " of their median in the middle case, and "
+                    (units::percent(worst)) " at most: " (experiment) ", " (place) ", " (system) " at " (x) "."
+                }
+            }
             p {
                 "A fan-out's latency is divided by its transfers, as in the paper. Memory and processor time are those of all "
                 "processes of the system under test. The paper publishes processor time only as a part of the largest in each "
@@ -311,15 +317,6 @@ fn how(report: &Report) -> Markup {
             dl {
                 @for (name, value) in report.machine.facts() { dt { (name) } dd { (value) } }
             }
-        }
-    }
-}
-
-impl Worse {
-    fn kind(&self) -> Kind {
-        match self.subject {
-            Subject::Target(_) => Kind::Target,
-            Subject::Comparison { kind, .. } => kind,
         }
     }
 }

@@ -262,7 +262,8 @@ fn themed(alt: &str, height: u32, svg: &str) -> String {
     for tone in 0..TONES {
         body = body.replace(&format!("#0100{tone:02X}"), &format!("var(--s{tone})"));
     }
-    let alt = alt.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;");
+    let alt =
+        alt.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" \
          aria-label=\"{alt}\">{body}"

@@ -46,6 +46,15 @@ pub(crate) struct Worse {
     pub(crate) reason: Option<String>,
 }
 
+impl Worse {
+    pub(crate) fn kind(&self) -> Kind {
+        match self.subject {
+            Subject::Target(_) => Kind::Target,
+            Subject::Comparison { kind, .. } => kind,
+        }
+    }
+}
+
 impl Report {
     /// Reads a folder of results; `None` if nothing was measured into it.
     pub(crate) fn read(results: &Path) -> Result<Option<Self>> {
@@ -145,15 +154,23 @@ fn worse(targets: &[Target], findings: &[Finding], notes: &Notes) -> Vec<Worse> 
         let reason = notes.reason(&subject).map(str::to_owned);
         Worse { subject, head, detail, reason }
     };
+    let found = findings
+        .iter()
+        .filter_map(|finding| Some(with_reason(finding.subject.clone(), told(finding)?)));
+    let found: Vec<_> = found.collect();
+    let below = |worse: &&Worse| worse.kind() == Kind::BelowPaper;
+    let all_explained = found.iter().filter(below).all(|worse| worse.reason.is_some());
     let missed = targets.iter().filter(|target| target.verdict == Verdict::Missed);
     let missed = missed.map(|target| {
         let Target { id, what, wanted, measured, .. } = target;
         let detail = format!("Measured: {measured}; target: {wanted} ({id}).");
-        with_reason(Subject::Target(id), (format!("{what}."), detail))
+        let mut worse = with_reason(Subject::Target(id), (format!("{what}."), detail));
+        // It is the sum of what follows.
+        if *id == targets::PAPER_RATIOS && worse.reason.is_none() && all_explained {
+            worse.reason = Some("Each of them is explained below.".to_owned());
+        }
+        worse
     });
-    let found = findings
-        .iter()
-        .filter_map(|finding| Some(with_reason(finding.subject.clone(), told(finding)?)));
     missed.chain(found).collect()
 }
 

@@ -12,6 +12,14 @@ use crate::files;
 use crate::names::{Experiment, Metric, Place, System, X};
 use crate::spread::Spread;
 
+/// What a run can take or hold, in seconds or bytes: more than any machine has, and far from where figures overflow.
+const MOST: f64 = 1e15;
+/// The least that is more than nothing: a thousandth of what a clock tells apart.
+const LEAST: f64 = 1e-12;
+/// Most MB or functions; as text, most letters of a workload's name, which must fit into a figure.
+const MOST_X: f64 = 1e9;
+const MOST_X_LETTERS: usize = 40;
+
 /// A row. Empty cells were not measured.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -69,13 +77,22 @@ impl Run {
         ];
         for (name, value) in numbers {
             if let Some(value) = value
-                && !(value.is_finite() && value >= 0.0)
+                && value != 0.0
+                && !(LEAST..=MOST).contains(&value)
             {
-                bail!("{name} is {value}; write a number from 0 on, or nothing if not measured");
+                bail!(
+                    "{name} is {value:e}; write 0, a number from {LEAST:e} to {MOST:e}, or nothing if not measured"
+                );
             }
         }
-        if self.x.trim().is_empty() {
-            bail!("x is empty; write a size in MB, a degree or a workload");
+        if self.x.trim().is_empty() || self.x.chars().count() > MOST_X_LETTERS {
+            let most = MOST_X_LETTERS;
+            bail!(
+                "x is empty or long; write a size in MB, a degree or a workload of up to {most} letters"
+            );
+        }
+        if X::parse(&self.x).number().is_some_and(|number| !(LEAST..=MOST_X).contains(&number)) {
+            bail!("x is {}; write a size in MB or a degree of up to {MOST_X:e}", self.x);
         }
         Ok(())
     }
@@ -144,6 +161,24 @@ impl Runs {
         self.0.keys().map(|(experiment, place, _)| (*experiment, *place)).collect()
     }
 
+    /// How wide the middle half of a point's latencies is, as a part of their median: in the middle case and at worst, with
+    /// the point where that is.
+    pub(crate) fn noise(&self) -> Option<(f64, f64, (Series, X))> {
+        let mut widths = Vec::new();
+        for (series, points) in &self.0 {
+            for x in points.keys() {
+                let spread = self.get(*series, x, Metric::Latency);
+                if let Some(spread) = spread.filter(|spread| spread.median > 0.0) {
+                    let width = (spread.high - spread.low) / spread.median;
+                    widths.push((width, (*series, x.clone())));
+                }
+            }
+        }
+        let middle = Spread::of(widths.iter().map(|(width, _)| *width).collect())?.median;
+        let worst = widths.into_iter().max_by(|(one, _), (other, _)| one.total_cmp(other))?;
+        Some((middle, worst.0, worst.1))
+    }
+
     /// How many runs, and the fewest and most at one point, of what takes time.
     pub(crate) fn count(&self) -> (usize, usize, usize) {
         let timed =
@@ -200,15 +235,28 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn the_noisiest_point_is_named() {
+        let row =
+            |x, run, seconds| format!("transfer,same-host,redis,{x},{run},{seconds},,,,,,,,1,\n");
+        let runs =
+            made_up(&[row(1, 0, 1.0), row(1, 1, 1.0), row(9, 0, 1.0), row(9, 1, 3.0)].concat());
+        let (middle, worst, (series, x)) = runs.noise().expect("there are latencies");
+        assert_eq!((middle, worst, series.2, x), (0.25, 0.5, System::Redis, X::Number(9.0)));
+    }
+
+    #[test]
     fn a_bad_row_is_named_by_its_line() {
         let good = "transfer,same-host,redis,1,0,0.3,,,,,,,,1,\n";
         let cases = [
             ("transfer,same-host,radish,1,0,0.3,,,,,,,,1,\n", "unknown variant `radish`"),
-            ("transfer,same-host,redis,1,1,-3,,,,,,,,1,\n", "total_s is -3"),
+            ("transfer,same-host,redis,1,1,-3,,,,,,,,1,\n", "total_s is -3e0"),
             ("transfer,same-host,redis,1,1,NaN,,,,,,,,1,\n", "total_s is NaN"),
             ("transfer,same-host,redis,1,1,inf,,,,,,,,1,\n", "total_s is inf"),
             ("transfer,same-host,redis,1,1,0.3,,,\n", "9 cells where the header has 15"),
             ("transfer,same-host,redis,,1,0.3,,,,,,,,1,\n", "x is empty"),
+            ("transfer,same-host,redis,1e99,1,0.3,,,,,,,,1,\n", "x is 1e99"),
+            ("transfer,same-host,redis,1,1,1e300,,,,,,,,1,\n", "total_s is 1e300"),
+            ("transfer,same-host,redis,1,1,1e-300,,,,,,,,1,\n", "total_s is 1e-300"),
             ("transfer,same-host,redis,1,0,0.3,,,,,,,,1,\n", "is there twice"),
             ("transfer,same-host,redis,1,-1,0.3,,,,,,,,1,\n", "invalid digit"),
         ];

@@ -45,6 +45,9 @@ const FANOUT_PAYLOADS: f64 = 1.5;
 /// What the slower of the two links carries, bytes per second.
 const LINK_BYTES_PER_S: f64 = 1e9 / 8.0;
 
+/// The target that no ratio is below the paper's.
+pub(crate) const PAPER_RATIOS: &str = "paper-ratios";
+
 /// All of them.
 pub(crate) fn all(
     runs: &Runs,
@@ -185,7 +188,7 @@ fn never_worse(comparisons: &[Comparison], findings: &[Finding]) -> Target {
     let worse: usize = findings.iter().filter(below).map(|finding| finding.cases.len()).sum();
     let measured = (comparable > 0).then_some(worse);
     Target {
-        id: "paper-ratios",
+        id: PAPER_RATIOS,
         what: "Every ratio that the paper has too (latency, serialization, processor time, memory): never worse than the paper's",
         wanted: "0 worse".to_owned(),
         measured: measured.map_or(String::new(), |worse| format!("{worse} of {comparable} worse")),

@@ -46,4 +46,40 @@ fn words_from_files_are_no_markup() {
     let page = evaluation.read("results/index.html");
     assert!(!page.contains("<script"), "a file's text became markup");
     assert!(page.contains("&lt;script&gt;"), "and it is shown");
+    let figure = evaluation.read("results/plots/cold-start-same-host-latency.svg");
+    assert_eq!(figure.matches("<style>").count(), 1);
+    let (open, _) = figure.split_once('>').expect("a tag");
+    assert!(
+        open.ends_with('"') && open.contains("aria-label"),
+        "a file's text ended the tag: {open}"
+    );
+}
+
+/// What a file may say at its most: figures are drawn of it all the same.
+#[test]
+fn extremes_are_drawn() {
+    let evaluation = Evaluation::made_up();
+    let header = evaluation.read("results/runs.csv");
+    let header = header.lines().next().expect("a header");
+    let mut rows = format!("{header}\n");
+    for (experiment, x) in
+        [("transfer", "1e-12"), ("transfer", "1e9"), ("fanout", "1e9"), ("compute", "nbody")]
+    {
+        for (run, value) in ["0", "1e-12", "1e15"].iter().enumerate() {
+            for system in ["roadrunner-user", "wasmtime-http-json", "iceoryx2"] {
+                let cells =
+                    format!("{value},{value},{value},{value},{value},{value},{value},{value}");
+                rows += &format!(
+                    "{experiment},same-host,{system},{x},{run},{cells},4294967295,made up\n"
+                );
+            }
+        }
+    }
+    evaluation.write("results/runs.csv", &rows);
+    evaluation.reported(&[]);
+    let nothing =
+        format!("{header}\ntransfer,same-host,roadrunner-user,1,0,0,0,0,0,0,0,0,0,0,made up\n");
+    evaluation.write("results/runs.csv", &nothing);
+    evaluation.reported(&[]);
+    assert!(evaluation.read("results/index.html").contains("Roadrunner, user space: zero"));
 }
