@@ -110,7 +110,7 @@ fn of_table(runs: &Runs, paper: &Paper, table: &Table) -> Result<Option<Figure>>
         let points: Vec<_> =
             paper.over_x(key).filter_map(|(x, value)| Some((x.number()?, value))).collect();
         if !points.is_empty() {
-            let label = format!("paper: {}", short(system));
+            let label = format!("paper: {}", system.way());
             lines.push(Line { label, tone: Tone::of(system), kind: LineKind::Paper, points });
         }
     }
@@ -142,12 +142,6 @@ fn line(runs: &Runs, series: (Experiment, Place, System), metric: Metric) -> Opt
     let nothing = points.iter().all(|(_, value)| *value <= 0.0);
     let label = if nothing { format!("{system}: zero") } else { system.to_string() };
     (!points.is_empty()).then_some(Line { label, tone: Tone::of(system), kind, points })
-}
-
-/// A system of the paper's, where its name follows the word.
-fn short(system: System) -> String {
-    let name = system.to_string();
-    name.strip_prefix("Roadrunner, ").unwrap_or(&name).to_owned()
 }
 
 fn curves(
@@ -217,7 +211,7 @@ fn parts(
         }
         for system in System::ALL {
             let value = |metric| paper.get((experiment, place, metric, system), &x);
-            add(format!("paper: {}", short(system)), &x, &value);
+            add(format!("paper: {}", system.way()), &x, &value);
         }
     }
     if bars.is_empty() {
@@ -247,7 +241,7 @@ fn times(runs: &Runs, paper: &Paper, experiment: Experiment) -> Result<Option<Fi
         }
         for system in System::ALL {
             if let Some(seconds) = paper.get((experiment, place, Metric::Latency, system), &x) {
-                add(format!("paper: {}", short(system)), system, seconds);
+                add(format!("paper: {}", system.way()), system, seconds);
             }
         }
     }

@@ -38,7 +38,9 @@ pub(crate) fn all(runs: &Runs, paper: &Paper) -> Vec<Headline> {
 }
 
 fn of(runs: &Runs, paper: &Paper, (experiment, place): (Experiment, Place)) -> Option<Headline> {
-    let systems = runs.systems(experiment, place);
+    // The way between hosts is compared between hosts; the figures have it on one host too.
+    let counts = |system: &System| (*system, place) != (System::RoadrunnerNetwork, Place::SameHost);
+    let systems: Vec<_> = runs.systems(experiment, place).into_iter().filter(counts).collect();
     let latency = |system, x: &X| runs.get((experiment, place, system), x, Metric::Latency);
     let has_ours = |x: &X| systems.iter().any(|own| own.is_ours() && latency(*own, x).is_some());
     let within = |x: &X| x.number().is_some_and(|number| number <= MOST) && has_ours(x);

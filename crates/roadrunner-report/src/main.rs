@@ -132,12 +132,10 @@ fn page_from(readme: &Path, results: &Path) -> String {
 fn summarize(report: &Report, results: &Path) {
     let unexplained = report.worse.iter().filter(|worse| worse.reason.is_none()).count();
     println!("{}", results.join("index.html").display());
-    let met =
-        report.targets.iter().filter(|target| target.verdict == targets::Verdict::Met).count();
     println!(
-        "{} runs; {met} of {} targets met; {} results worse than they should be, {unexplained} of them unexplained",
+        "{} runs; targets: {}; {} results worse than they should be, {unexplained} of them unexplained",
         report.count.0,
-        report.targets.len(),
+        targets::tally(&report.targets),
         report.worse.len(),
     );
 }

@@ -141,11 +141,9 @@ impl System {
             Self::NativeClang => "native_clang",
         }
     }
-}
 
-impl fmt::Display for System {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
+    fn name(self) -> &'static str {
+        match self {
             Self::RoadrunnerUser => "Roadrunner, user space",
             Self::RoadrunnerKernel => "Roadrunner, kernel space",
             Self::RoadrunnerNetwork => "Roadrunner, network",
@@ -166,7 +164,19 @@ impl fmt::Display for System {
             Self::NodeWasi => "node's WASI",
             Self::NativeGcc => "native, gcc -O3",
             Self::NativeClang => "native, clang -O3",
-        })
+        }
+    }
+
+    /// Its name where everybody knows whose it is: a way of ours without `Roadrunner`.
+    pub(crate) fn way(self) -> &'static str {
+        let name = self.name();
+        name.strip_prefix("Roadrunner, ").unwrap_or(name)
+    }
+}
+
+impl fmt::Display for System {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
     }
 }
 

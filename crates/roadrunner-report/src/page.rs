@@ -7,7 +7,7 @@ use crate::figures::Figure;
 use crate::headline::Headline;
 use crate::names::{Metric, X};
 use crate::report::{Report, Worse};
-use crate::targets::{Target, Verdict};
+use crate::targets::{self, Target, Verdict};
 use crate::units;
 
 /// The colours of the page and its figures, light and dark.
@@ -47,7 +47,7 @@ pub(crate) fn page(report: &Report) -> String {
                             " to its peer of that kind (its Wasm functions ran on WasmEdge), on its machines."
                         }
                     }
-                    (targets(&report.targets))
+                    (checklist(&report.targets))
                     section aria-labelledby="figures" {
                         h2 #figures { "The paper's figures, with our lines" }
                         p.soft {
@@ -85,7 +85,7 @@ fn headline_table(headline: &Headline) -> Markup {
                         th.number scope="col" { "latency" }
                         @for (system, _) in &headline.ours {
                             th.number scope="col" {
-                                @if several { (way(&system.to_string())) " " br; }
+                                @if several { (system.way()) " " br; }
                                 "faster"
                             }
                             th.number scope="col" { "paper" }
@@ -126,11 +126,6 @@ fn gain_cells(gain: Option<(f64, Option<f64>)>) -> Markup {
     }
 }
 
-/// A way of ours without the name that all of them share.
-fn way(name: &str) -> &str {
-    name.strip_prefix("Roadrunner, ").unwrap_or(name)
-}
-
 fn middle_half(spread: crate::spread::Spread) -> String {
     if spread.runs == 1 {
         return "one run".to_owned();
@@ -138,11 +133,10 @@ fn middle_half(spread: crate::spread::Spread) -> String {
     format!("{} – {}", units::seconds(spread.low), units::seconds(spread.high))
 }
 
-fn targets(targets: &[Target]) -> Markup {
-    let met = targets.iter().filter(|target| target.verdict == Verdict::Met).count();
+fn checklist(targets: &[Target]) -> Markup {
     html! {
         section aria-labelledby="targets" {
-            h2 #targets { "The targets: " (met) " of " (targets.len()) " met" }
+            h2 #targets { "The targets: " (targets::tally(targets)) }
             p.soft { "Set before anything was measured." }
             div.scroll tabindex="0" role="region" aria-label="The targets" {
                 table.wide {

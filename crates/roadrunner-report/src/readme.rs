@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::headline::Headline;
 use crate::report::Report;
-use crate::targets::Verdict;
+use crate::targets;
 use crate::units;
 
 const BEGIN: &str = "<!-- evaluation:begin -->";
@@ -37,27 +37,29 @@ pub(crate) fn numbers(report: &Report, page: &str) -> String {
         text += &table(headline);
         text.push('\n');
     }
-    let met = report.targets.iter().filter(|target| target.verdict == Verdict::Met).count();
     let (_, fewest, most) = report.count;
     let runs = if fewest == most { fewest.to_string() } else { format!("{fewest} to {most}") };
     // Writing to a string doesn't fail.
     let _ = write!(
         text,
-        "Medians of {runs} runs: {}\nIn brackets the ratio in the paper. {met} of {} targets are met; [the report]({page}) has them, the figures, the\n\
+        "Medians of {runs} runs: {}\nIn brackets the ratio in the paper. Targets: {}. [The report]({page}) has them, the figures, the\n\
          spread, and what is worse than a peer and why.",
-        report.origin(),
-        report.targets.len(),
+        plain(&report.origin()),
+        targets::tally(&report.targets),
     );
     text
+}
+
+/// Words of a file as Markdown that is words: on one line, and neither a tag nor one of our comments.
+fn plain(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").replace('<', "&lt;")
 }
 
 fn table(headline: &Headline) -> String {
     let mut text = format!("| {} | latency |", headline.title);
     let mut rule = "|---|---:|".to_owned();
     for (system, _) in &headline.ours {
-        let name = system.to_string();
-        let way = name.strip_prefix("Roadrunner, ").unwrap_or(&name).to_owned();
-        text += &format!(" {way} is faster |");
+        text += &format!(" {} is faster |", system.way());
         rule += "---:|";
     }
     text += &format!("\n{rule}\n");

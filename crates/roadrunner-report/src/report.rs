@@ -104,10 +104,10 @@ impl Report {
         let (gain, paper) = wasm.gains.get(index).copied().flatten()?;
         let in_paper = |gain| format!("; in the paper it was {}", units::times(gain));
         Some(format!(
-            "{}: {} in {}, {} with Wasm over HTTP with JSON. That is {} as long{}.",
+            "{}: {} in Roadrunner's {}, {} with Wasm over HTTP with JSON. That is {} as long{}.",
             first.title,
             units::seconds(spread.median),
-            ours.to_string().replace("Roadrunner, ", "Roadrunner's "),
+            ours.way(),
             units::seconds(wasm.latency.median),
             units::times(gain),
             paper.map_or(String::new(), in_paper),

@@ -77,6 +77,19 @@ pub(crate) fn all(
     ]
 }
 
+/// How many there are of each verdict, such as `10 of 14 met, 3 missed, 1 not measured`.
+pub(crate) fn tally(targets: &[Target]) -> String {
+    let count = |verdict| targets.iter().filter(|target| target.verdict == verdict).count();
+    let mut text = format!("{} of {} met", count(Verdict::Met), targets.len());
+    for verdict in [Verdict::Missed, Verdict::NotMeasured] {
+        match count(verdict) {
+            0 => {}
+            some => text += &format!(", {some} {}", verdict.word()),
+        }
+    }
+    text
+}
+
 struct Wanted<'a> {
     runs: &'a Runs,
     paper: &'a Paper,

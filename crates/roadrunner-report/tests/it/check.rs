@@ -66,6 +66,19 @@ fn whatever_was_changed_by_hand_is_found() {
     assert!(evaluation.refused(&CHECK).contains("README.md: its numbers"));
 }
 
+/// A machine may say what it wants: the README's comments stay where they are.
+#[test]
+fn a_machines_words_stay_between_the_comments() {
+    let evaluation = reported();
+    let evil = r#"{"cpu": "x\n# y <!-- evaluation:end --> <b>"}"#;
+    evaluation.write("results/machine.json", evil);
+    evaluation.reported(&BOTH);
+    evaluation.reported(&CHECK);
+    let readme = evaluation.read("README.md");
+    assert_eq!(readme.matches("<!-- evaluation:end -->").count(), 1, "{readme}");
+    assert!(readme.contains("x # y &lt;!-- evaluation:end --> &lt;b>."), "{readme}");
+}
+
 #[test]
 fn a_run_more_makes_the_report_stale() {
     let evaluation = reported();
