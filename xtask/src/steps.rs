@@ -96,6 +96,13 @@ pub(crate) fn tests(workspace: &Workspace) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
+/// Without results there must be no report and no numbers either: then nothing is compared, and that is said.
+pub(crate) fn evaluation(workspace: &Workspace) -> Result<Outcome> {
+    let report = workspace.cargo(&["run", "--quiet", "--locked", "--package", "roadrunner-report"]);
+    report.args(["--", "evaluation/results", "--readme", "README.md", "--check"]).run()?;
+    Ok(Outcome::Passed)
+}
+
 /// `cargo` in the guests' workspace, compiling for this machine: what a guest computes is tested without a sandbox.
 fn in_guests(workspace: &Workspace, args: &[&str]) -> Shell {
     let target_dir = workspace.target.join("guest-build/host");

@@ -34,13 +34,14 @@ const fn step(
 }
 
 /// The suite, cheapest verdicts first; `guests` builds modules that `tests` loads.
-pub(crate) const STEPS: [Step; 14] = [
+pub(crate) const STEPS: [Step; 15] = [
     step("setup", "install what the suite needs", steps::set_up),
     step("fmt", "the code is formatted", steps::fmt),
     step("clippy", "no compiler or linter warning", steps::clippy),
     step("deny", "licences, sources and advisories of the dependencies", steps::deny),
     step("guests", "the committed guest modules come from their sources", steps::guests),
     step("tests", "unit and integration tests", steps::tests),
+    step("evaluation", "the report and the README's numbers come from the runs", steps::evaluation),
     step("network", "two nodes on a link of 1 Gbit/s", e2e::network),
     step("containerd", "containers in a private containerd", containerd::run),
     step("doctests", "the examples in the documentation run", steps::doc_tests),

@@ -46,7 +46,7 @@ enum Install {
 /// Prepares the system library of Miri; it is quick when that is done already.
 pub(crate) const MIRI_SETUP: &[&str] = &["cargo", "+nightly", "miri", "setup"];
 
-const TOOLS: [Tool; 10] = [
+const TOOLS: [Tool; 11] = [
     Tool {
         name: "rustfmt",
         probe: Probe::Runs(&["cargo", "fmt", "--version"]),
@@ -95,6 +95,21 @@ const TOOLS: [Tool; 10] = [
         name: "containerd and runc, unpacked for the shim",
         probe: Probe::Runs(&["target/tools/containerd/bin/containerd", "--version"]),
         install: Install::Command(&["scripts/containerd.sh", "target/tools/containerd"]),
+        required: false,
+    },
+    Tool {
+        name: "headless Chromium, for the evaluation's page",
+        probe: Probe::Runs(&[
+            "sh",
+            "-c",
+            "chromium-headless-shell --version || chromium --version",
+        ]),
+        // 87 MB to fetch, ten seconds: the smaller of Debian's two builds, with the fonts that it would show.
+        install: Install::Command(&[
+            "sh",
+            "-c",
+            "apt-get update -qq && apt-get install -qq --no-install-recommends chromium-headless-shell fonts-dejavu-core",
+        ]),
         required: false,
     },
     Tool {
