@@ -10,12 +10,15 @@
 //! that is `HOST`.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::net::{IpAddr, TcpListener};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use roadrunner_runtime::{Inbox, Terms};
-use roadrunner_transport::{Identity, Node, Protection, TcpServer};
+use roadrunner_sys::open_below;
+use roadrunner_transport::{Identity, IdentityError, Node, Protection, TcpServer};
 
 use crate::error::Refusal;
 use crate::spec::Spec;
@@ -48,8 +51,8 @@ enum Guard {
     /// Nothing, and so they stay on the loopback.
     #[default]
     Loopback,
-    /// The certificate in this directory of the host.
-    Tls(PathBuf),
+    /// The certificate in a directory that the container mounts.
+    Tls(Mounted),
     Insecure,
 }
 
@@ -106,8 +109,8 @@ impl Away {
         match &self.guard {
             Guard::Loopback => Ok(Protection::Loopback),
             Guard::Insecure => Ok(Protection::Insecure),
-            Guard::Tls(folder) => {
-                let identity = Identity::load(folder);
+            Guard::Tls(mounted) => {
+                let identity = mounted.identity();
                 let identity =
                     identity.map_err(|error| invalid(&format!("dev.roadrunner/tls: {error}")))?;
                 Ok(Protection::Tls(identity))
@@ -171,9 +174,29 @@ impl Address {
     }
 }
 
-/// Where on the host a directory lies that a container mounts. Only that: a pod's annotations come from people who may not see
-/// the host's files.
-fn mounted(folder: &str, spec: &Spec) -> Result<PathBuf, Refusal> {
+/// A directory that a container mounts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Mounted {
+    /// What is mounted, on the host.
+    source: PathBuf,
+    /// Where in it the directory is.
+    below: PathBuf,
+}
+
+impl Mounted {
+    /// The identity in the directory. Its files are opened below what is mounted, which a container can put links into.
+    fn identity(&self) -> Result<Identity, IdentityError> {
+        let open = |path: &Path| {
+            let root = File::open(&self.source)?;
+            open_below(root.as_fd(), path)
+        };
+        Identity::load_by(&self.below, &open)
+    }
+}
+
+/// Which directory of a container's mounts a path names. Only that: a pod's annotations come from people who may not see the
+/// host's files.
+fn mounted(folder: &str, spec: &Spec) -> Result<Mounted, Refusal> {
     let path = Path::new(folder);
     let mounts = spec.mounts.iter().filter(|it| it.is_bind());
     let below = mounts.filter_map(|it| Some((it, path.strip_prefix(&it.destination).ok()?)));
@@ -182,7 +205,9 @@ fn mounted(folder: &str, spec: &Spec) -> Result<PathBuf, Refusal> {
     let is_plain =
         |rest: &Path| rest.components().all(|part| matches!(part, std::path::Component::Normal(_)));
     match found {
-        Some((mount, rest)) if is_plain(rest) => Ok(mount.source.join(rest)),
+        Some((mount, rest)) if is_plain(rest) => {
+            Ok(Mounted { source: mount.source.clone(), below: rest.to_owned() })
+        }
         _ => Err(invalid(&format!(
             "dev.roadrunner/tls is {folder:?}, and the container mounts no such directory"
         ))),
@@ -232,9 +257,34 @@ mod tests {
         assert!(away(&[far, ("insecure", "true")]).unwrap().warning().is_some());
         assert!(away(&[far, ("insecure", "false")]).is_err());
         let tls = away(&[far, ("tls", "/etc/tls/mine")]).unwrap();
-        assert_eq!(tls.guard, Guard::Tls("/host/secret/mine".into()), "the one that is seen there");
+        let mounted = Mounted { source: "/host/secret".into(), below: "mine".into() };
+        assert_eq!(tls.guard, Guard::Tls(mounted), "the one that is seen there");
         let refused = tls.protection().unwrap_err().to_string();
-        assert!(refused.contains("/host/secret/mine/ca.pem"), "{refused}");
+        assert!(refused.contains("mine/ca.pem"), "{refused}");
+    }
+
+    #[test]
+    fn links_of_a_container_lead_to_no_file_of_the_host() {
+        let host = tempfile::tempdir().unwrap();
+        let (secret, volume) = (host.path().join("ca.pem"), host.path().join("volume"));
+        std::fs::write(&secret, "of the host").unwrap();
+        std::fs::create_dir(&volume).unwrap();
+        let why = |link: &str| {
+            let mounted = Mounted { source: volume.clone(), below: PathBuf::new() };
+            std::os::unix::fs::symlink(link, volume.join("ca.pem")).unwrap();
+            let why = mounted.identity().unwrap_err();
+            std::fs::remove_file(volume.join("ca.pem")).unwrap();
+            why
+        };
+        for link in ["../ca.pem", secret.to_str().unwrap()] {
+            let why = why(link);
+            assert!(matches!(why, IdentityError::Unreadable { .. }), "{link}: {why}");
+        }
+        // As the kubelet lays a secret's files out.
+        std::fs::create_dir(volume.join("..data")).unwrap();
+        std::fs::write(volume.join("..data/ca.pem"), "of the volume").unwrap();
+        let why = why("..data/ca.pem");
+        assert!(matches!(why, IdentityError::Malformed { .. }), "{why}");
     }
 
     #[test]

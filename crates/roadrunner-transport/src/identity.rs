@@ -28,6 +28,9 @@ const AUTHORITIES: &str = "ca.pem";
 const CERTIFICATE: &str = "cert.pem";
 const KEY: &str = "key.pem";
 
+/// How a file is opened.
+type Open<'a> = dyn Fn(&Path) -> io::Result<File> + 'a;
+
 /// A node's certificate, its key, and the authorities that it believes.
 #[derive(Clone)]
 pub struct Identity {
@@ -74,10 +77,19 @@ impl Identity {
     /// # Errors
     /// [`IdentityError`] with the file that is wrong.
     pub fn load(folder: &Path) -> Result<Self, IdentityError> {
+        Self::load_by(folder, &|path| File::open(path))
+    }
+
+    /// As [`Identity::load`], with files that `open` opens: where others can put links into the folder, it is for it to see
+    /// that they lead nowhere else.
+    ///
+    /// # Errors
+    /// As [`Identity::load`].
+    pub fn load_by(folder: &Path, open: &Open<'_>) -> Result<Self, IdentityError> {
         let at = |name: &str| folder.join(name);
-        let authorities = certificates(&at(AUTHORITIES), "list of certificates in PEM")?;
-        let chain = certificates(&at(CERTIFICATE), "certificate in PEM")?;
-        let key = read(&at(KEY))?;
+        let authorities = certificates(&at(AUTHORITIES), open, "list of certificates in PEM")?;
+        let chain = certificates(&at(CERTIFICATE), open, "certificate in PEM")?;
+        let key = read(&at(KEY), open)?;
         let key = PrivateKeyDer::from_pem_slice(&key);
         let key = key.map_err(|error| malformed(at(KEY), "private key in PEM", error))?;
         let names = names_of(&chain[0]);
@@ -148,9 +160,10 @@ pub(crate) fn names_of(certificate: &CertificateDer<'_>) -> Result<Vec<String>, 
 
 fn certificates(
     path: &Path,
+    open: &Open<'_>,
     what: &'static str,
 ) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
-    let bytes = read(path)?;
+    let bytes = read(path, open)?;
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
     let read = read.map_err(|error| malformed(path.into(), what, error))?;
     if read.is_empty() {
@@ -159,9 +172,9 @@ fn certificates(
     Ok(read)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, IdentityError> {
+fn read(path: &Path, open: &Open<'_>) -> Result<Vec<u8>, IdentityError> {
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(FILE_BYTES).read_to_end(&mut bytes));
+    let read = open(path).and_then(|file| file.take(FILE_BYTES).read_to_end(&mut bytes));
     match read {
         Ok(_) => Ok(bytes),
         Err(reason) => Err(IdentityError::Unreadable { path: path.into(), reason }),
