@@ -8,6 +8,7 @@ mod daemon;
 mod functions;
 mod image;
 mod killed;
+mod languages;
 mod nodes;
 mod pods;
 
@@ -46,12 +47,13 @@ const MOST_OF_RUNC: f64 = 0.6;
 /// What is checked, by its name.
 type Scenario = (&'static str, fn(&Daemon) -> Result<()>);
 
-const SCENARIOS: [Scenario; 18] = [
+const SCENARIOS: [Scenario; 19] = [
     ("arguments and environment arrive", arguments),
     ("streams and exit codes are a process's", streams),
     ("the root and mounted directories are seen", directories),
     ("signals end whatever a container does", signals),
     ("the containers of a pod are one process", pods),
+    ("programs in C and Go run unchanged", languages::programs),
     ("what can't run says why", refusals),
     ("functions of a pod hand over by moving pages", functions::in_one_pod),
     ("functions of pods hand over by descriptors", functions::in_three_pods),
@@ -116,6 +118,7 @@ fn with_daemon(
     images(workspace, &daemon)?;
     functions::link_clients(workspace, daemon.folder())?;
     functions::prepare(workspace, &daemon)?;
+    languages::prepare(workspace, &daemon)?;
     work(&daemon)?;
     let folder = daemon.folder().to_owned();
     drop(daemon);
