@@ -7,6 +7,10 @@ mod cri;
 mod daemon;
 mod functions;
 mod image;
+mod killed;
+mod languages;
+mod nodes;
+mod pods;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -43,12 +47,13 @@ const MOST_OF_RUNC: f64 = 0.6;
 /// What is checked, by its name.
 type Scenario = (&'static str, fn(&Daemon) -> Result<()>);
 
-const SCENARIOS: [Scenario; 13] = [
+const SCENARIOS: [Scenario; 19] = [
     ("arguments and environment arrive", arguments),
     ("streams and exit codes are a process's", streams),
     ("the root and mounted directories are seen", directories),
     ("signals end whatever a container does", signals),
     ("the containers of a pod are one process", pods),
+    ("programs in C and Go run unchanged", languages::programs),
     ("what can't run says why", refusals),
     ("functions of a pod hand over by moving pages", functions::in_one_pod),
     ("functions of pods hand over by descriptors", functions::in_three_pods),
@@ -56,6 +61,11 @@ const SCENARIOS: [Scenario; 13] = [
     ("a pod of functions through CRI", cri::a_pod),
     ("commands through CRI", cri::commands),
     ("what can't run says why through CRI", cri::refusals),
+    ("functions of nodes hand over by TLS", nodes::with_certificates),
+    ("functions of nodes hand over in the clear where told", nodes::in_the_clear),
+    ("a pod is killed while it has a payload", killed::pod),
+    ("containerd is killed and started again", killed::containerd),
+    ("pods leave nothing behind", pods::a_few),
     ("an empty container takes less than runc's", times),
 ];
 
@@ -71,25 +81,45 @@ pub(crate) fn run_some(workspace: &Workspace, word: &str) -> Result<Outcome> {
         "no scenario's name has {word:?} in it; there are {:?}",
         SCENARIOS.map(|(name, _)| name)
     );
+    with_daemon(workspace, "e2e-containerd", |daemon| {
+        for (name, scenario) in SCENARIOS.into_iter().filter(|(name, _)| name.contains(word)) {
+            let start = Instant::now();
+            scenario(daemon).with_context(|| format!("scenario `{name}`"))?;
+            // Requests end before processes do.
+            daemon
+                .wait_until("nothing is left", || Ok(daemon.leftovers()?.is_empty()))
+                .with_context(|| {
+                    format!("scenario `{name}` left {:?}", daemon.leftovers().unwrap_or_default())
+                })?;
+            println!("{:>6.1} s  {name}", start.elapsed().as_secs_f64());
+        }
+        Ok(())
+    })
+}
+
+/// Starts so many pods with a function each, calls each and ends them, as often as this.
+pub(crate) fn run_pods(workspace: &Workspace, count: usize, rounds: usize) -> Result<Outcome> {
+    with_daemon(workspace, "e2e-pods", |daemon| pods::many(daemon, count, rounds))
+}
+
+/// Does something with a containerd that has all images, and sees that nothing of it is left.
+fn with_daemon(
+    workspace: &Workspace,
+    folder: &str,
+    work: impl FnOnce(&Daemon) -> Result<()>,
+) -> Result<Outcome> {
     if let Some(reason) = missing(workspace) {
         return Ok(Outcome::Skipped(reason));
     }
     // As the tests are built, so that the suite builds nothing twice.
     let build = ["build", "--workspace", "--bins", "--tests", "--locked", FEATURES];
     workspace.cargo(&build).run()?;
-    let daemon = Daemon::start(workspace, workspace.target.join("e2e-containerd"))?;
+    let daemon = Daemon::start(workspace, workspace.target.join(folder))?;
     images(workspace, &daemon)?;
     functions::link_clients(workspace, daemon.folder())?;
     functions::prepare(workspace, &daemon)?;
-    for (name, scenario) in SCENARIOS.into_iter().filter(|(name, _)| name.contains(word)) {
-        let start = Instant::now();
-        scenario(&daemon).with_context(|| format!("scenario `{name}`"))?;
-        // Requests end before processes do.
-        daemon.wait_until("nothing is left", || Ok(daemon.leftovers()?.is_empty())).with_context(
-            || format!("scenario `{name}` left {:?}", daemon.leftovers().unwrap_or_default()),
-        )?;
-        println!("{:>6.1} s  {name}", start.elapsed().as_secs_f64());
-    }
+    languages::prepare(workspace, &daemon)?;
+    work(&daemon)?;
     let folder = daemon.folder().to_owned();
     drop(daemon);
     fs::remove_dir_all(&folder).with_context(|| format!("can't remove {}", folder.display()))?;
@@ -102,9 +132,13 @@ fn missing(workspace: &Workspace) -> Option<String> {
         let how = "`cargo xtask test --only setup` unpacks them, on Debian";
         return Some(format!("containerd and runc are not in {PREFIX}; {how}"));
     }
-    for tool in
-        [["unshare", "-V"], ["nsenter", "-V"], ["timeout", "--version"], ["cc", "--version"]]
-    {
+    for tool in [
+        ["unshare", "-V"],
+        ["nsenter", "-V"],
+        ["ip", "-V"],
+        ["timeout", "--version"],
+        ["cc", "--version"],
+    ] {
         if !tools::works(workspace, &tool) {
             return Some(format!("this machine has no `{}`", tool[0]));
         }

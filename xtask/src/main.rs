@@ -61,7 +61,9 @@ enum Command {
         check: bool,
     },
     /// Measure and check Roadrunner between hosts, or in containerd.
-    #[command(after_help = "Examples:\n  cargo xtask e2e network\n  cargo xtask e2e containerd")]
+    #[command(
+        after_help = "Examples:\n  cargo xtask e2e network\n  cargo xtask e2e containerd\n  cargo xtask e2e containerd --only CRI\n  cargo xtask e2e pods"
+    )]
     E2e {
         #[command(subcommand)]
         what: EndToEnd,
@@ -84,6 +86,13 @@ enum EndToEnd {
         #[arg(long, value_name = "WORD", default_value = "")]
         only: String,
     },
+    /// Many pods with a function each in a private containerd, through CRI: what they cost and leave; takes root.
+    Pods {
+        #[arg(long, default_value_t = 200)]
+        count: usize,
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+    },
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -103,6 +112,7 @@ fn main() -> ExitCode {
             let done = match what {
                 EndToEnd::Network => e2e::network(&workspace),
                 EndToEnd::Containerd { only } => containerd::run_some(&workspace, &only),
+                EndToEnd::Pods { count, rounds } => containerd::run_pods(&workspace, count, rounds),
             };
             done.map(|outcome| {
                 if let Outcome::Skipped(reason) = outcome {

@@ -46,7 +46,14 @@ enum Install {
 /// Prepares the system library of Miri; it is quick when that is done already.
 pub(crate) const MIRI_SETUP: &[&str] = &["cargo", "+nightly", "miri", "setup"];
 
-const TOOLS: [Tool; 11] = [
+/// Succeeds where clang compiles and links C for WASI.
+pub(crate) const HAS_C_FOR_WASI: [&str; 3] = [
+    "sh",
+    "-c",
+    "echo 'int main(void) { return 0; }' | clang --target=wasm32-wasi -xc -o /dev/null -",
+];
+
+const TOOLS: [Tool; 13] = [
     Tool {
         name: "rustfmt",
         probe: Probe::Runs(&["cargo", "fmt", "--version"]),
@@ -110,6 +117,22 @@ const TOOLS: [Tool; 11] = [
             "-c",
             "apt-get update -qq && apt-get install -qq --no-install-recommends chromium-headless-shell fonts-dejavu-core",
         ]),
+        required: false,
+    },
+    Tool {
+        name: "C for WASI, for programs in containers",
+        probe: Probe::Runs(&HAS_C_FOR_WASI),
+        install: Install::Command(&[
+            "sh",
+            "-c",
+            "apt-get update -qq && apt-get install -qq --no-install-recommends clang lld wasi-libc libclang-rt-dev-wasm32",
+        ]),
+        required: false,
+    },
+    Tool {
+        name: "Go, for programs in containers",
+        probe: Probe::Runs(&["target/tools/go/bin/go", "version"]),
+        install: Install::Command(&["scripts/go.sh", "target/tools/go"]),
         required: false,
     },
     Tool {

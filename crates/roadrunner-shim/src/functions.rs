@@ -44,7 +44,7 @@ pub(crate) struct Functions {
 struct Exchange {
     name: String,
     socket: PathBuf,
-    registry: Arc<Registry>,
+    registry: Registry,
     runtime: Lazy,
     /// Of payloads on their way in, which belong to none of the functions.
     terms: Terms,

@@ -7,8 +7,11 @@
 //! ```
 //!
 //! An entry appears whole: it is written under another name and linked. The kernel releases the lock of a process that is
-//! killed, so a stale entry is one that somebody else can lock; whoever finds one removes it. Pods hear of entries by
-//! inotify and keep them in memory: a call reads no file.
+//! killed, so a stale entry is one that somebody else can lock; whoever finds one removes it.
+//!
+//! Pods keep the entries in memory, and read them again when the directory has changed: a call asks the kernel for one time.
+//! They are not told of changes by inotify, of which a user has 128 instances on many hosts: a hundred pods would leave none to
+//! the kubelet.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -17,10 +20,9 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
-use roadrunner_sys::Watch;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -32,6 +34,10 @@ const ROOT: &str = "/run/roadrunner";
 
 /// Bytes of an entry: some names and a path.
 const ENTRY_BYTES: u64 = 64 << 10;
+
+/// How fine the times of files are, at the coarsest: a tick of the kernel's and some. What changed so shortly before it was read
+/// may change again without another time.
+const TICK: Duration = Duration::from_millis(50);
 
 /// A function that somebody serves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +88,8 @@ pub(crate) struct Registry {
 #[derive(Default)]
 struct Known {
     entries: BTreeMap<String, Entry>,
+    /// When the directory had last changed as it was read; `None` where it may have changed since.
+    read_at: Option<SystemTime>,
     /// Counts changes, so that who made something of the entries knows whether they still are so.
     version: u64,
 }
@@ -95,24 +103,11 @@ pub(crate) struct Published {
 }
 
 impl Registry {
-    /// Reads a namespace's entries, and keeps up with them from then on.
-    pub(crate) fn open(dir: &Path) -> io::Result<Arc<Self>> {
+    /// Reads a namespace's entries.
+    pub(crate) fn open(dir: &Path) -> io::Result<Self> {
         make_dir(&dir.join("functions"))?;
-        // Before they are read: what comes meanwhile is heard of.
-        let watch = Watch::new(&dir.join("functions"))?;
-        let registry = Arc::new(Self { dir: dir.to_owned(), known: Mutex::default() });
-        registry.read_all()?;
-        let weak = Arc::downgrade(&registry);
-        thread::Builder::new().name("registry".into()).spawn(move || {
-            while let Ok(changes) = watch.wait() {
-                let Some(registry) = weak.upgrade() else { return };
-                let all = if changes.lost { registry.read_all() } else { Ok(()) };
-                if let Err(error) = all {
-                    tracing::error!(%error, "can't read the registry of functions");
-                }
-                changes.names.iter().for_each(|name| registry.refresh(name));
-            }
-        })?;
+        let registry = Self { dir: dir.to_owned(), known: Mutex::default() };
+        registry.look()?;
         Ok(registry)
     }
 
@@ -121,15 +116,34 @@ impl Registry {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The entries as they are now, and the number of this state.
+    /// The entries as they were at the last look, and the number of this state.
     pub(crate) fn now(&self) -> (BTreeMap<String, Entry>, u64) {
         let known = self.known();
         (known.entries.clone(), known.version)
     }
 
-    /// The number of the state that the entries are in.
+    /// The number of the state that the entries are in, after a look at them.
     pub(crate) fn version(&self) -> u64 {
+        if let Err(error) = self.look() {
+            tracing::error!(%error, "can't read the registry of functions");
+        }
         self.known().version
+    }
+
+    /// Reads the entries again where the directory has changed.
+    fn look(&self) -> io::Result<()> {
+        let functions = self.dir.join("functions");
+        let (now, changed) = (SystemTime::now(), fs::metadata(&functions)?.modified()?);
+        if self.known().read_at == Some(changed) {
+            return Ok(());
+        }
+        let known: Vec<_> = self.known().entries.keys().cloned().collect();
+        for entry in fs::read_dir(&functions)? {
+            self.refresh(&entry?.file_name());
+        }
+        known.iter().for_each(|name| self.refresh(OsStr::new(name)));
+        self.known().read_at = (changed + TICK < now).then_some(changed);
+        Ok(())
     }
 
     /// Enters a function. It must be able to take calls already.
@@ -180,15 +194,6 @@ impl Registry {
     /// Somebody did not answer: looks whether it is still there.
     pub(crate) fn doubt(&self, function: &str) {
         self.refresh(OsStr::new(function));
-    }
-
-    fn read_all(&self) -> io::Result<()> {
-        let known: Vec<_> = self.known().entries.keys().cloned().collect();
-        for entry in fs::read_dir(self.dir.join("functions"))? {
-            self.refresh(&entry?.file_name());
-        }
-        known.iter().for_each(|name| self.refresh(OsStr::new(name)));
-        Ok(())
     }
 
     /// Reads one entry, or notes that it is gone. A stale one is removed.
@@ -306,16 +311,6 @@ fn place(dir: &Path, function: &str) -> PathBuf {
 mod tests {
     use super::*;
     use std::process::{Command, Stdio};
-    use std::time::{Duration, Instant};
-
-    /// Waits until the state is another one than this.
-    fn wait_beyond(registry: &Registry, version: u64) {
-        let since = Instant::now();
-        while registry.now().1 == version {
-            assert!(since.elapsed() < Duration::from_secs(30), "nobody tells of it");
-            thread::sleep(Duration::from_millis(1));
-        }
-    }
 
     fn entry(function: &str, pod: &str) -> Entry {
         let (function, pod, socket) = (function.into(), pod.into(), "/run/x".into());
@@ -330,14 +325,40 @@ mod tests {
         let (none, before) = other.now();
         assert!(none.is_empty());
         let published = one.publish(&entry("a", "p")).unwrap();
-        wait_beyond(&other, before);
-        let (entries, version) = other.now();
+        let version = other.version();
+        assert_ne!(version, before);
+        let (entries, _) = other.now();
         assert_eq!(entries.get("a"), Some(&entry("a", "p")));
         let later = Registry::open(dir.path()).unwrap();
         assert_eq!(later.now().0, entries, "who comes later reads it");
+        assert_eq!(other.version(), version, "nothing has changed");
         drop(published);
-        wait_beyond(&other, version);
+        assert_ne!(other.version(), version);
         assert!(other.now().0.is_empty());
+    }
+
+    #[test]
+    fn a_change_is_seen_however_soon_it_comes_and_is_read_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, other) =
+            (Registry::open(dir.path()).unwrap(), Registry::open(dir.path()).unwrap());
+        for round in 0..500 {
+            let published = one.publish(&entry("a", "p")).unwrap();
+            other.version();
+            assert_eq!(other.now().0.len(), 1, "round {round}");
+            drop(published);
+            other.version();
+            assert_eq!(other.now().0.len(), 0, "round {round}");
+        }
+        // Long after the last change the entries are not read again.
+        let long_ago = SystemTime::now() - 10 * TICK;
+        File::open(dir.path().join("functions")).unwrap().set_modified(long_ago).unwrap();
+        other.version();
+        assert_eq!(other.known().read_at, Some(long_ago));
+        let damaged = Entry { pod: "none".into(), ..entry("b", "p") };
+        other.known().entries.insert("b".into(), damaged);
+        other.version();
+        assert_eq!(other.now().0.len(), 1, "it was read again without a change");
     }
 
     #[test]

@@ -29,7 +29,6 @@ mod splice;
 #[cfg(test)]
 mod testing;
 mod waiting;
-mod watch;
 mod zerocopy;
 
 pub use closer::close_aside;
@@ -55,7 +54,6 @@ pub use socket::{
 };
 pub use splice::{Pipe, send_file};
 pub use waiting::{Waker, wait_for_any};
-pub use watch::{Changes, Watch};
 pub use zerocopy::{
     Completed, completed, disconnect, enable_zerocopy, is_out_of_buffers, send_zerocopy, unsent,
     wait_for_completion,

@@ -58,7 +58,7 @@ impl<'d> Kubelet<'d> {
     /// What a pod is called and has, as each request about it says it again.
     fn described(&self, name: &str, annotations: &[String]) -> Vec<String> {
         let logs = self.logs(name).display().to_string();
-        let cgroup = format!("/{}", self.daemon.cgroup());
+        let cgroup = format!("/{}", self.daemon.namespace());
         let mut words =
             ["--name", name, "--logs", &logs, "--cgroup", &cgroup].map(String::from).to_vec();
         for annotation in annotations {
@@ -192,7 +192,7 @@ fn is_where_its_pod_is(daemon: &Daemon, shim: u32, pod: &Pod) -> Result<()> {
     let containerd = daemon.processes()?.first().context("nothing runs")?.0;
     ensure!(network(shim)? != network(containerd)?, "the pod is in the host's network");
     let groups = fs::read_to_string(format!("/proc/{shim}/cgroup"))?;
-    let own = format!("/{}/{}", daemon.cgroup(), pod.id);
+    let own = format!("/{}/{}", daemon.namespace(), pod.id);
     let counted = |line: &&str| line.contains(":memory:") || line.starts_with("0::");
     let mut counted = groups.lines().filter(counted);
     ensure!(counted.any(|line| line.ends_with(&own)), "the pod is in the groups\n{groups}");

@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,8 @@ pub(super) struct Daemon {
     /// containerd's namespace for the containers of `ctr`, and the control group that all are below: another run on this
     /// machine has others.
     namespace: String,
+    /// What waits for a containerd that was started again.
+    restarted: Mutex<Vec<Child>>,
 }
 
 impl Daemon {
@@ -60,7 +63,15 @@ impl Daemon {
         fs::create_dir_all(folder.join("cni"))?;
         fs::write(folder.join("cni/10.conflist"), network_of(&folder))?;
         let (unshare, stdin, init) = boot(&bin, &config, &folder)?;
-        let daemon = Self { unshare, _stdin: stdin, init, bin, folder, namespace };
+        let daemon = Self {
+            unshare,
+            _stdin: stdin,
+            init,
+            bin,
+            folder,
+            namespace,
+            restarted: Mutex::default(),
+        };
         daemon.wait_until("containerd answers", || {
             Ok(daemon.ctr(&["version"]).output()?.status.success())
         })?;
@@ -84,9 +95,21 @@ impl Daemon {
         self.folder.join("c.sock")
     }
 
-    /// The control group that its pods are in.
-    pub(super) fn cgroup(&self) -> &str {
+    /// The control group that Kubernetes' pods are in, and containerd's namespace for the others.
+    pub(super) fn namespace(&self) -> &str {
         &self.namespace
+    }
+
+    /// containerd's namespace for what stands for a node of this name.
+    pub(super) fn node(&self, name: &str) -> String {
+        format!("{}-{name}", self.namespace)
+    }
+
+    /// containerd's namespaces.
+    fn namespaces(&self) -> [String; 4] {
+        let nodes = ["here", "there"].map(|node| self.node(node));
+        let [here, there] = nodes;
+        [self.namespace.clone(), KUBERNETES.into(), here, there]
     }
 
     /// A program that sees the files that containers' processes see, and ends in time.
@@ -102,7 +125,12 @@ impl Daemon {
 
     /// The directory of the functions that pods serve, as seen from outside.
     pub(super) fn registry(&self) -> PathBuf {
-        self.registries().join(&self.namespace).join("of/functions")
+        self.registry_of(&self.namespace)
+    }
+
+    /// The same of another of containerd's namespaces.
+    pub(super) fn registry_of(&self, namespace: &str) -> PathBuf {
+        self.registries().join(namespace).join("of/functions")
     }
 
     /// The directory of all such directories.
@@ -115,8 +143,8 @@ impl Daemon {
         let archive = self.folder.join("image.tar");
         fs::write(&archive, image.archive())?;
         let archive = archive.display().to_string();
-        for namespace in [self.namespace.as_str(), KUBERNETES] {
-            success(&mut self.ctr_of(namespace, &["image", "import", &archive]))?;
+        for namespace in self.namespaces() {
+            success(&mut self.ctr_of(&namespace, &["image", "import", &archive]))?;
         }
         Ok(())
     }
@@ -176,15 +204,14 @@ impl Daemon {
         left.extend(ours.map(|line| format!("the mount {line}")));
         let state = self.folder.join("state");
         let tasks = state.join("io.containerd.runtime.v2.task");
-        let tasks = [&self.namespace, KUBERNETES].map(|namespace| tasks.join(namespace));
+        let tasks = self.namespaces().map(|namespace| tasks.join(namespace));
         let cri = state.join("io.containerd.grpc.v1.cri");
         let cri = ["sandboxes", "containers"].map(|dir| cri.join(dir));
         let inside = PathBuf::from(format!("/proc/{}/root", self.init));
         let run = ["run/containerd/s", "run/containerd/fifo", "run/roadrunner/pods", "run/netns"];
-        let dirs = run.map(|dir| inside.join(dir)).into_iter().chain(tasks).chain(cri);
-        for dir in
-            dirs.chain([self.registry()]).chain(self.namespaced_registries()).chain(self.cgroups())
-        {
+        let run = run.map(|dir| inside.join(dir));
+        let dirs = run.into_iter().chain(tasks).chain(cri).chain(self.functions());
+        for dir in dirs.chain(self.cgroups()) {
             for entry in fs::read_dir(&dir).into_iter().flatten() {
                 let entry = entry?;
                 // The files of a control group are its own.
@@ -194,19 +221,66 @@ impl Daemon {
                 }
             }
         }
+        left.extend(self.zombies()?);
         Ok(left)
     }
 
-    /// The directories of functions of Kubernetes' namespaces.
-    fn namespaced_registries(&self) -> impl Iterator<Item = PathBuf> {
-        let all = fs::read_dir(self.registries().join(KUBERNETES)).into_iter().flatten().flatten();
-        all.map(|entry| entry.path().join("functions"))
+    /// The directories of the functions of all namespaces.
+    fn functions(&self) -> impl Iterator<Item = PathBuf> {
+        let entries = |dir: PathBuf| fs::read_dir(dir).into_iter().flatten().flatten();
+        let of = entries(self.registries()).flat_map(move |namespace| entries(namespace.path()));
+        of.map(|of| of.path().join("functions"))
     }
 
-    /// The control group of all pods, in each hierarchy.
+    /// The control groups of all pods, in each hierarchy.
     fn cgroups(&self) -> Vec<PathBuf> {
         let roots = fs::read_dir(CGROUPS).into_iter().flatten().flatten().map(|it| it.path());
-        roots.chain([CGROUPS.into()]).map(|root| root.join(&self.namespace)).collect()
+        let roots: Vec<PathBuf> = roots.chain([CGROUPS.into()]).collect();
+        let names = self.namespaces().into_iter().filter(|name| name != KUBERNETES);
+        names.flat_map(|name| roots.iter().map(move |root| root.join(&name))).collect()
+    }
+
+    /// Processes that have ended and that nobody has waited for.
+    fn zombies(&self) -> Result<Vec<String>> {
+        let is_dead = |pid: &u32| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'))
+        };
+        let all = self.processes()?.into_iter().map(|(pid, _)| pid);
+        Ok(all.filter(is_dead).map(|pid| format!("the dead process {pid}")).collect())
+    }
+
+    /// The number of its mounts.
+    pub(super) fn mounts(&self) -> Result<usize> {
+        Ok(fs::read_to_string(format!("/proc/{}/mounts", self.init))?.lines().count())
+    }
+
+    /// containerd's process.
+    pub(super) fn containerd(&self) -> Result<u32> {
+        let all = self.processes()?;
+        let found = all.iter().find(|(_, line)| line.starts_with("containerd --config"));
+        found.map(|(pid, _)| *pid).context("containerd does not run")
+    }
+
+    /// The number of descriptors that it has.
+    pub(super) fn descriptors(&self) -> Result<usize> {
+        Ok(fs::read_dir(format!("/proc/{}/fd", self.containerd()?))?.count())
+    }
+
+    /// Starts it again after it was killed, and waits until it answers.
+    pub(super) fn start_containerd(&self) -> Result<()> {
+        let [mount, net, pid] = [("mount", "mnt"), ("net", "net"), ("pid", "pid")]
+            .map(|(name, file)| format!("--{name}=/proc/{}/ns/{file}", self.init));
+        let mut again = Command::new("nsenter");
+        again.args([mount, net, pid]).args(["containerd", "--config"]);
+        again.arg(self.folder.join("config.toml"));
+        environment(&mut again, &self.bin, &self.folder);
+        let log = fs::File::options().append(true).open(self.log())?;
+        let again = again.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
+        self.restarted.lock().unwrap_or_else(PoisonError::into_inner).push(again);
+        self.wait_until("containerd answers", || {
+            Ok(self.ctr(&["version"]).output()?.status.success())
+        })
     }
 }
 
@@ -215,6 +289,10 @@ impl Drop for Daemon {
         // Its child goes with it, and with that all of its namespaces.
         let _ = self.unshare.kill();
         let _ = self.unshare.wait();
+        for mut again in self.restarted.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..)
+        {
+            let _ = again.wait();
+        }
         // Those are nobody's any more, and of no namespace.
         self.cgroups().iter().for_each(|dir| drop(fs::remove_dir(dir)));
     }
@@ -225,6 +303,14 @@ pub(super) fn success(command: &mut Command) -> Result<String> {
     let Output { status, stdout, stderr } = command.output()?;
     ensure!(status.success(), "{command:?}: {status}: {}", String::from_utf8_lossy(&stderr).trim());
     Ok(String::from_utf8_lossy(&stdout).into_owned())
+}
+
+/// What containerd and its shims have in their environment.
+fn environment(command: &mut Command, bin: &Path, folder: &Path) {
+    let path = std::env::var("PATH").unwrap_or_default();
+    command.env("PATH", format!("{}:{path}", bin.display()));
+    // Not the one of this machine's own containers.
+    command.env("ROADRUNNER_CACHE", folder.join("cache"));
 }
 
 /// Where the kernel shows control groups.
@@ -246,10 +332,7 @@ fn boot(bin: &Path, config: &Path, folder: &Path) -> Result<(Child, ChildStdin, 
         "-c",
     ]);
     unshare.arg(start).arg(config).arg(folder.join("containerd.log"));
-    let path = std::env::var("PATH").unwrap_or_default();
-    unshare.env("PATH", format!("{}:{path}", bin.display()));
-    // Not the one of this machine's own containers.
-    unshare.env("ROADRUNNER_CACHE", folder.join("cache"));
+    environment(&mut unshare, bin, folder);
     let mut unshare = unshare.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     let mut stdin = unshare.stdin.take().context("it was asked for")?;
     let mut line = String::new();

@@ -19,7 +19,12 @@ pub(super) const CHAIN: [(&str, &str); 3] =
 /// Makes the image of the functions, and what `roadrunner run` makes of the photograph with them.
 pub(super) fn prepare(workspace: &Workspace, daemon: &Daemon) -> Result<()> {
     let dist = workspace.root.join("guests/dist");
-    let modules = CHAIN.map(|(name, _)| format!("{name}.wasm"));
+    let modules: Vec<String> = CHAIN
+        .iter()
+        .map(|(name, _)| *name)
+        .chain(["echo"])
+        .map(|it| format!("{it}.wasm"))
+        .collect();
     let mut files = Vec::new();
     for module in &modules {
         files.push((module.as_str(), fs::read(dist.join(module))?));
@@ -58,8 +63,13 @@ fn log_of(daemon: &Daemon, name: &str) -> String {
 }
 
 fn end(daemon: &Daemon, name: &str) -> Result<()> {
-    success(&mut daemon.ctr(&["task", "delete", "--force", name]))?;
-    success(&mut daemon.ctr(&["container", "rm", name])).map(drop)
+    end_in(daemon, daemon.namespace(), name)
+}
+
+/// Ends a container of one of containerd's namespaces.
+pub(super) fn end_in(daemon: &Daemon, namespace: &str, name: &str) -> Result<()> {
+    success(&mut daemon.ctr_of(namespace, &["task", "delete", "--force", name]))?;
+    success(&mut daemon.ctr_of(namespace, &["container", "rm", name])).map(drop)
 }
 
 /// Sends the photograph through the chain, and gives what the client said and its exit code.
@@ -67,16 +77,22 @@ fn invoke(daemon: &Daemon) -> Result<(String, i32)> {
     invoke_at(daemon, &daemon.registry())
 }
 
+/// Where a function takes calls, as its entry says.
+pub(super) fn socket(entry: &Path) -> Result<String> {
+    let text = fs::read_to_string(entry);
+    let text = text.with_context(|| format!("nobody has entered {}", entry.display()))?;
+    let socket = text.split("\"socket\":\"").nth(1).and_then(|rest| rest.split('"').next());
+    socket.map(String::from).with_context(|| format!("an entry says no socket: {text}"))
+}
+
 /// The same by the function that stands in this registry.
 pub(super) fn invoke_at(daemon: &Daemon, registry: &Path) -> Result<(String, i32)> {
-    let entry = fs::read_to_string(registry.join("decode"));
-    let entry = entry.context("nobody has entered `decode`")?;
-    let socket = entry.split("\"socket\":\"").nth(1).and_then(|rest| rest.split('"').next());
+    let socket = socket(&registry.join("decode"))?;
     let output = daemon.folder().join("output");
     let _ = fs::remove_file(&output);
     let roadrunner = daemon.folder().join("roadrunner");
     let mut invoke = daemon.inside(&roadrunner);
-    invoke.args(["invoke", "decode+", "--socket", socket.context("it says no socket")?, "--input"]);
+    invoke.args(["invoke", "decode+", "--socket", &socket, "--input"]);
     invoke.arg(daemon.folder().join("photo")).arg("--output").arg(&output);
     let (_, said, code) = outcome(&mut invoke)?;
     if code == 0 {

@@ -7,7 +7,9 @@ use std::{env, fs, io, process, thread, time};
 fn main() -> io::Result<()> {
     let args: Vec<String> = env::args().collect();
     let arg = |at: usize| args.get(at).map_or("", String::as_str);
-    match arg(1) {
+    // A served function has no arguments.
+    let task = env::var("TASK").unwrap_or_default();
+    match if task.is_empty() { arg(1) } else { &task } {
         "say" => {
             println!("arguments: {:?}", &args[2..]);
             println!("QUALITY: {:?}", env::var("QUALITY").ok());
@@ -40,6 +42,17 @@ fn main() -> io::Result<()> {
             println!("opening");
             io::stdout().flush()?;
             drop(fs::File::open(arg(2))?);
+        }
+        "nap" => {
+            thread::sleep(time::Duration::from_millis(arg(2).parse().unwrap_or(0)));
+            process::exit(arg(3).parse().unwrap_or(1));
+        }
+        "keep" => {
+            let mut all = Vec::new();
+            io::stdin().lock().read_to_end(&mut all)?;
+            loop {
+                std::hint::black_box(&all);
+            }
         }
         "spin" => {
             println!("spinning");
