@@ -47,7 +47,7 @@ const MOST_OF_RUNC: f64 = 0.6;
 /// What is checked, by its name.
 type Scenario = (&'static str, fn(&Daemon) -> Result<()>);
 
-const SCENARIOS: [Scenario; 19] = [
+const SCENARIOS: [Scenario; 20] = [
     ("arguments and environment arrive", arguments),
     ("streams and exit codes are a process's", streams),
     ("the root and mounted directories are seen", directories),
@@ -61,6 +61,7 @@ const SCENARIOS: [Scenario; 19] = [
     ("a pod of functions through CRI", cri::a_pod),
     ("commands through CRI", cri::commands),
     ("what can't run says why through CRI", cri::refusals),
+    ("namespaces and memory limits hold through CRI", cri::limits),
     ("functions of nodes hand over by TLS", nodes::with_certificates),
     ("functions of nodes hand over in the clear where told", nodes::in_the_clear),
     ("a pod is killed while it has a payload", killed::pod),

@@ -13,6 +13,8 @@ use super::{PROGRAM, functions, outcome};
 /// What asks, in place of a kubelet.
 pub(super) struct Kubelet<'d> {
     pub(super) daemon: &'d Daemon,
+    /// The namespace of its pods.
+    pub(super) namespace: &'static str,
 }
 
 /// A pod that was started.
@@ -33,6 +35,10 @@ pub(super) struct Container<'c> {
 }
 
 impl<'d> Kubelet<'d> {
+    pub(super) fn new(daemon: &'d Daemon) -> Self {
+        Self { daemon, namespace: "default" }
+    }
+
     fn client(&self, words: &[&str]) -> Command {
         let mut client = self.daemon.inside(&self.daemon.folder().join("cri-client"));
         client.arg("--socket").arg(self.daemon.socket()).args(words);
@@ -60,7 +66,9 @@ impl<'d> Kubelet<'d> {
         let logs = self.logs(name).display().to_string();
         let cgroup = format!("/{}", self.daemon.namespace());
         let mut words =
-            ["--name", name, "--logs", &logs, "--cgroup", &cgroup].map(String::from).to_vec();
+            ["--name", name, "--logs", &logs, "--cgroup", &cgroup, "--namespace", self.namespace]
+                .map(String::from)
+                .to_vec();
         for annotation in annotations {
             words.extend(["--annotation".into(), format!("dev.roadrunner/{annotation}")]);
         }
@@ -125,9 +133,9 @@ impl<'d> Kubelet<'d> {
         self.ask(&["remove-pod", &pod.id]).map(drop)
     }
 
-    /// The directory of the functions of a namespace.
-    pub(super) fn registry(&self, namespace: &str) -> PathBuf {
-        let of = format!("of-{namespace}");
+    /// The directory of the functions of its namespace.
+    pub(super) fn registry(&self) -> PathBuf {
+        let of = format!("of-{}", self.namespace);
         self.daemon.registries().join(KUBERNETES).join(of).join("functions")
     }
 }
@@ -141,7 +149,7 @@ fn chain() -> Vec<String> {
 
 /// The demo's three functions and a command in one pod: states, log files, statistics, network and control group.
 pub(super) fn a_pod(daemon: &Daemon) -> Result<()> {
-    let kubelet = Kubelet { daemon };
+    let kubelet = Kubelet::new(daemon);
     let pod = kubelet.run("chain", &chain())?;
     let status = kubelet.ask(&["pod-status", &pod.id])?;
     ensure!(status.starts_with("ready 10.66."), "{status}");
@@ -162,7 +170,7 @@ pub(super) fn a_pod(daemon: &Daemon) -> Result<()> {
 
     let before = kubelet.usage("stats", &ids[0])?;
     for _ in 0..3 {
-        let (said, code) = functions::invoke_at(daemon, &kubelet.registry("default"))?;
+        let (said, code) = functions::invoke_at(daemon, &kubelet.registry())?;
         ensure!(code == 0, "{said}");
     }
     let after = kubelet.usage("stats", &ids[0])?;
@@ -177,8 +185,8 @@ pub(super) fn a_pod(daemon: &Daemon) -> Result<()> {
     kubelet.ask(&["stop", &ids[2], "--timeout", "1"])?;
     let status = kubelet.ended(&ids[2])?;
     ensure!(status.starts_with("exited 143 Error"), "{status}");
-    ensure!(!kubelet.registry("default").join("encode").exists(), "who ended is found");
-    let (said, code) = functions::invoke_at(daemon, &kubelet.registry("default"))?;
+    ensure!(!kubelet.registry().join("encode").exists(), "who ended is found");
+    let (said, code) = functions::invoke_at(daemon, &kubelet.registry())?;
     ensure!(code != 0 && said.contains("encode"), "{code}: {said}");
     let log = kubelet.log(&pod, "decode")?;
     ensure!(log.contains("a call of decode failed: ") && log.contains("encode"), "{log}");
@@ -204,7 +212,7 @@ type Case<'c> = (&'c str, &'c [&'c str], &'c [&'c str], &'c str, &'c str);
 
 /// Commands: their ends, logs and statistics.
 pub(super) fn commands(daemon: &Daemon) -> Result<()> {
-    let kubelet = Kubelet { daemon };
+    let kubelet = Kubelet::new(daemon);
     let pod = kubelet.run("commands", &[])?;
     let host = daemon.folder().join("seen");
     fs::create_dir_all(&host)?;
@@ -264,7 +272,7 @@ pub(super) fn commands(daemon: &Daemon) -> Result<()> {
 
 /// What can't run or be served: the container's status says what and why.
 pub(super) fn refusals(daemon: &Daemon) -> Result<()> {
-    let kubelet = Kubelet { daemon };
+    let kubelet = Kubelet::new(daemon);
     let cases: [(&[&str], &str, &str); 5] = [
         (&["function.it=Decode"], "/decode.wasm", "has the name"),
         (&["nxet.it=a"], "/decode.wasm", "there is no annotation"),
@@ -293,4 +301,41 @@ pub(super) fn refusals(daemon: &Daemon) -> Result<()> {
         kubelet.end(&pod)?;
     }
     Ok(())
+}
+
+/// Functions of another namespace are not found, and one that may not have the memory that it takes fails its call.
+pub(super) fn limits(daemon: &Daemon) -> Result<()> {
+    let (ours, theirs) = (Kubelet::new(daemon), Kubelet { daemon, namespace: "other" });
+    let it = |entry| Container { name: "it", image: IMAGE, command: entry, options: &[] };
+    let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let decode = ours.run("decode", &words(&["function.it=decode", "next.it=resize"]))?;
+    ours.start(&decode, &it(&["/decode.wasm"]))?;
+    let resize = theirs.run("resize", &words(&["function.it=resize"]))?;
+    theirs.start(&resize, &it(&["/resize.wasm"]))?;
+    ensure!(theirs.registry().join("resize").exists(), "nobody serves it");
+    let (said, code) = functions::invoke_at(daemon, &ours.registry())?;
+    ensure!(code != 0 && said.contains("nobody serves the function resize"), "{code}: {said}");
+    // Both may have functions of one name.
+    let own = ours.run("own", &words(&["function.it=resize", "next.it=keeps"]))?;
+    ours.start(&own, &it(&["/resize.wasm"]))?;
+    let keeps = ours.run("keeps", &words(&["function.it=keeps", "memory.it=2 MiB"]))?;
+    let program = Container {
+        name: "it",
+        image: PROGRAM,
+        command: &["/program.wasm"],
+        options: &["--env", "TASK=fill"],
+    };
+    ours.start(&keeps, &program)?;
+    let (said, code) = functions::invoke_at(daemon, &ours.registry())?;
+    ensure!(
+        code != 0 && said.contains("keeps") && said.contains("memory allocation"),
+        "{code}: {said}"
+    );
+    let log = ours.log(&keeps, "it")?;
+    let logged = log.contains("a call of keeps failed: ") && log.contains("memory allocation");
+    ensure!(logged, "it logged {log}");
+    for pod in [&keeps, &own, &decode] {
+        ours.end(pod)?;
+    }
+    theirs.end(&resize)
 }

@@ -293,8 +293,12 @@ impl Drop for Daemon {
         {
             let _ = again.wait();
         }
-        // Those are nobody's any more, and of no namespace.
-        self.cgroups().iter().for_each(|dir| drop(fs::remove_dir(dir)));
+        // Those are nobody's any more, and of no namespace. Where something failed pods' own are in them.
+        for dir in self.cgroups() {
+            let groups = fs::read_dir(&dir).into_iter().flatten().flatten();
+            groups.for_each(|group| drop(fs::remove_dir(group.path())));
+            let _ = fs::remove_dir(dir);
+        }
     }
 }
 

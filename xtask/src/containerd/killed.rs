@@ -24,7 +24,7 @@ fn kill(pid: u32) -> Result<()> {
 
 /// A pod is killed that has a large payload and works on it: its caller gets an error, and the next call another one.
 pub(super) fn pod(daemon: &Daemon) -> Result<()> {
-    let kubelet = Kubelet { daemon };
+    let kubelet = Kubelet::new(daemon);
     let annotations = |name: &str, more: &[&str]| -> Vec<String> {
         let function = format!("function.it={name}");
         std::iter::once(function).chain(more.iter().map(ToString::to_string)).collect()
@@ -42,7 +42,7 @@ pub(super) fn pod(daemon: &Daemon) -> Result<()> {
 
     let payload = daemon.folder().join("payload");
     File::create(&payload)?.set_len(PAYLOAD)?;
-    let socket = super::functions::socket(&kubelet.registry("default").join("first"))?;
+    let socket = super::functions::socket(&kubelet.registry().join("first"))?;
     let mut call = daemon.inside(&daemon.folder().join("roadrunner"));
     call.args(["invoke", "first+", "--socket", &socket, "--input"]).arg(&payload);
     let mut call = call.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
@@ -63,9 +63,7 @@ pub(super) fn pod(daemon: &Daemon) -> Result<()> {
     // containerd has 137 from the shim's clean-up and 255 where it gave up waiting before.
     let codes = ["exited 137 Error", "exited 255 Error"];
     ensure!(codes.iter().any(|code| status.starts_with(code)), "{status}");
-    daemon.wait_until("its entry is removed", || {
-        Ok(!kubelet.registry("default").join("keeps").exists())
-    })?;
+    daemon.wait_until("its entry is removed", || Ok(!kubelet.registry().join("keeps").exists()))?;
     let mut again = daemon.inside(&daemon.folder().join("roadrunner"));
     again.args(["invoke", "first+", "--socket", &socket, "--input"]).arg(&payload);
     let (_, said, code) = outcome(&mut again)?;
@@ -76,7 +74,7 @@ pub(super) fn pod(daemon: &Daemon) -> Result<()> {
 
 /// containerd is killed and started again: pods run on, their functions are called meanwhile, and all is found again.
 pub(super) fn containerd(daemon: &Daemon) -> Result<()> {
-    let kubelet = Kubelet { daemon };
+    let kubelet = Kubelet::new(daemon);
     let functions = CHAIN.iter().map(|(name, _)| format!("function.{name}={name}"));
     let nexts = CHAIN.iter().filter(|(_, next)| !next.is_empty());
     let nexts = nexts.map(|(name, next)| format!("next.{name}={next}"));
@@ -92,7 +90,7 @@ pub(super) fn containerd(daemon: &Daemon) -> Result<()> {
     let shims = daemon.shims()?;
 
     kill(daemon.containerd()?)?;
-    let (said, code) = invoke_at(daemon, &kubelet.registry("default"))?;
+    let (said, code) = invoke_at(daemon, &kubelet.registry())?;
     ensure!(code == 0, "without containerd: {said}");
     // It ends while nobody is there to be told.
     thread::sleep(Duration::from_secs(2));
@@ -108,7 +106,7 @@ pub(super) fn containerd(daemon: &Daemon) -> Result<()> {
     ensure!(status.starts_with("running"), "{status}");
     let status = kubelet.ended(&nap)?;
     ensure!(status.starts_with("exited 7 "), "{status}");
-    let (said, code) = invoke_at(daemon, &kubelet.registry("default"))?;
+    let (said, code) = invoke_at(daemon, &kubelet.registry())?;
     ensure!(code == 0, "after containerd was started again: {said}");
     ensure!(kubelet.usage("stats", &sleep)?.1 > 0, "it has no memory");
     kubelet.ask(&["stop", &sleep])?;

@@ -51,7 +51,7 @@ fn state(daemon: &Daemon) -> Result<Vec<(&'static str, usize)>> {
 }
 
 fn round(daemon: &Daemon, count: usize) -> Result<()> {
-    let kubelet = Kubelet { daemon };
+    let kubelet = Kubelet::new(daemon);
     let (mut pods, mut starts, mut calls) = (Vec::new(), Vec::new(), Vec::new());
     for at in 0..count {
         let (pod, function) = (format!("many-{at}"), format!("function.it=f-{at}"));
@@ -65,7 +65,7 @@ fn round(daemon: &Daemon, count: usize) -> Result<()> {
     let photo = daemon.folder().join("photo");
     let output = daemon.folder().join("echoed");
     for at in 0..count {
-        let socket = socket(&kubelet.registry("default").join(format!("f-{at}")))?;
+        let socket = socket(&kubelet.registry().join(format!("f-{at}")))?;
         let since = Instant::now();
         let mut call = daemon.inside(&daemon.folder().join("roadrunner"));
         call.args(["invoke", &format!("f-{at}"), "--socket", &socket, "--input"]).arg(&photo);
