@@ -17,8 +17,8 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::shell::Workspace;
 use record::Record;
 
-/// The modules in `guests/dist`: those of the demo first, then those of the benchmarks.
-const COMMITTED: [&str; 12] = [
+/// The modules in `guests/dist`: those of the demo first, then those of the benchmarks and of the evaluation.
+const COMMITTED: [&str; 19] = [
     "decode",
     "resize",
     "greyscale",
@@ -31,6 +31,13 @@ const COMMITTED: [&str; 12] = [
     "verify",
     "noop",
     "echo",
+    "glance",
+    "json-source",
+    "json-sink",
+    "hello",
+    "shrink",
+    "nop",
+    "cat",
 ];
 
 const REMEDY: &str = "run `cargo xtask guests` and commit guests/dist";

@@ -1,8 +1,8 @@
 //! What developers and CI run, as `cargo xtask COMMAND`.
 //!
 //! `test` is the whole suite in the order of [`test::STEPS`]; `faults` is the long form of one test in it, and `e2e` runs
-//! one step alone; `guests` builds the WebAssembly modules of `guests/`.
-//! Everything here starts other programs and judges what they left behind; nothing of the product is linked in, so that
+//! one step alone; `guests` builds the WebAssembly modules of `guests/`;
+//! `evaluate` runs the experiments. Everything here starts other programs and judges what they left behind; nothing of the product is linked in, so that
 //! it builds in seconds.
 
 #![forbid(unsafe_code)]
@@ -10,6 +10,7 @@
 
 mod containerd;
 mod e2e;
+mod evaluate;
 mod faults;
 mod guests;
 mod shell;
@@ -68,6 +69,16 @@ enum Command {
         #[command(subcommand)]
         what: EndToEnd,
     },
+    /// Run the papers' experiments against real peers, and write the results down.
+    #[command(after_help = "\
+Examples:
+  cargo xtask evaluate --quick
+  cargo xtask evaluate --full
+  cargo xtask evaluate --only transfer --results /tmp/results
+
+It installs the peers (runc, Redis, compilers) where they are missing. As root, each system is in a control group of its own
+and hosts can be two; without, a run has a latency only. What can't be run is in skipped.csv with the reason.")]
+    Evaluate(evaluate::Evaluate),
     /// One end of a connection to compare with, in a namespace.
     #[command(hide = true)]
     Bare {
@@ -106,6 +117,7 @@ fn main() -> ExitCode {
     let done = Workspace::locate().and_then(|workspace| match args.command {
         Command::Test { only } => test::run(&workspace, &only),
         Command::Faults { count, seed } => faults::run(&workspace, count, seed),
+        Command::Evaluate(options) => evaluate::run(&workspace, &options),
         Command::Guests { check: true } => guests::check(&workspace),
         Command::Guests { check: false } => guests::build_and_record(&workspace),
         Command::E2e { what } => {

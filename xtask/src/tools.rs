@@ -17,16 +17,16 @@ pub(crate) const AARCH64: &str = "aarch64-unknown-linux-gnu";
 const DOWNLOAD_LIMIT_S: u32 = 240;
 
 /// Something that a step calls.
-struct Tool {
-    name: &'static str,
-    probe: Probe,
-    install: Install,
+pub(crate) struct Tool {
+    pub(crate) name: &'static str,
+    pub(crate) probe: Probe,
+    pub(crate) install: Install,
     /// Without it the suite fails; the steps of the others are skipped with a reason.
-    required: bool,
+    pub(crate) required: bool,
 }
 
 /// How to see that a tool is there. A probe changes nothing.
-enum Probe {
+pub(crate) enum Probe {
     /// This command succeeds.
     Runs(&'static [&'static str]),
     /// This command prints the tool's name and at least this `(major, minor)` version.
@@ -36,7 +36,7 @@ enum Probe {
 }
 
 /// Where a tool comes from.
-enum Install {
+pub(crate) enum Install {
     /// One command, typically of rustup or of Debian's package manager.
     Command(&'static [&'static str]),
     /// A crate of this version, built without optimizations because it runs for seconds.
@@ -172,7 +172,14 @@ const TOOLS: [Tool; 13] = [
 
 /// Installs what is missing of all tools and of the guest toolchain; fails if a required one can't be had.
 pub(crate) fn set_up(workspace: &Workspace) -> Result<()> {
-    for tool in &TOOLS {
+    provide(workspace, &TOOLS)?;
+    println!("guests: {}", toolchain::find(workspace)?);
+    Ok(())
+}
+
+/// Installs what is missing of these; fails if a required one can't be had.
+pub(crate) fn provide(workspace: &Workspace, tools: &[Tool]) -> Result<()> {
+    for tool in tools {
         if tool.is_there(workspace) {
             println!("have {}", tool.name);
             continue;
@@ -188,7 +195,6 @@ pub(crate) fn set_up(workspace: &Workspace) -> Result<()> {
             Err(error) => println!("going on without {}: {error:#}", tool.name),
         }
     }
-    println!("guests: {}", toolchain::find(workspace)?);
     Ok(())
 }
 

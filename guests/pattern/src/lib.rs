@@ -10,6 +10,10 @@
 //! of less than 8 bytes is the beginning of the next lane.
 #![no_std]
 
+mod text;
+
+pub use text::{expected_glance, fill_text, glance};
+
 /// What one lane has more than the one before: odd, so that lanes do not repeat, and with bits
 /// in every byte (2^64 divided by the golden ratio).
 pub const STEP: u64 = 0x9e37_79b9_7f4a_7c15;

@@ -10,12 +10,14 @@
 //! | 1 | plain heap memory instead of a buffer: the host has to copy it |
 //! | 2 | a zeroed buffer instead of one with unspecified contents |
 //! | 4 | the bytes are left as they are, instead of `pattern::fill` |
+//! | 8 | the bytes are `pattern::fill_text` |
 
 use roadrunner_guest::{Buffer, Error, IntoResponse, Response};
 
 const PLAIN: u8 = 1;
 const ZEROED: u8 = 2;
 const UNTOUCHED: u8 = 4;
+const TEXT: u8 = 8;
 
 fn produce(input: &[u8]) -> Result<Response, Error> {
     let (len, flags) = parse(input)?;
@@ -25,7 +27,11 @@ fn produce(input: &[u8]) -> Result<Response, Error> {
             Payload::Plain(bytes) => bytes.as_mut_slice(),
             Payload::Buffer(buffer) => buffer,
         };
-        pattern::fill(bytes);
+        if flags & TEXT == 0 {
+            pattern::fill(bytes);
+        } else {
+            pattern::fill_text(bytes);
+        }
     }
     match payload {
         Payload::Plain(bytes) => bytes.into_response(),
@@ -37,7 +43,7 @@ fn produce(input: &[u8]) -> Result<Response, Error> {
 fn parse(input: &[u8]) -> Result<(usize, u8), Error> {
     let (len, flags) = match input.split_first_chunk::<8>() {
         Some((len, [])) => (*len, 0),
-        Some((len, [flags])) if *flags <= PLAIN | ZEROED | UNTOUCHED => (*len, *flags),
+        Some((len, [flags])) if *flags <= PLAIN | ZEROED | UNTOUCHED | TEXT => (*len, *flags),
         _ => {
             return Err(Error::new(
                 "the payload must be 8 bytes of length and at most one of flags",
@@ -97,11 +103,14 @@ mod tests {
         let input = [&1000u64.to_le_bytes()[..], &[ZEROED | UNTOUCHED]].concat();
         assert_eq!(run(&input), [0; 1000]);
         assert_eq!(run(&0u64.to_le_bytes()), []);
+        pattern::fill_text(&mut expected);
+        let input = [&1000u64.to_le_bytes()[..], &[TEXT]].concat();
+        assert_eq!(run(&input), expected);
     }
 
     #[test]
     fn bad_requests_are_refused() {
-        for input in [&[][..], &[1; 7], &[0, 0, 0, 0, 0, 0, 0, 0, 8], &[0; 10]] {
+        for input in [&[][..], &[1; 7], &[0, 0, 0, 0, 0, 0, 0, 0, 16], &[0; 10]] {
             assert!(produce(input).is_err());
         }
     }

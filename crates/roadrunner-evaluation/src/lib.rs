@@ -1,0 +1,34 @@
+//! The papers' experiments, run here against real peers.
+//!
+//! ```text
+//!   plan.rs       what is run: experiments as cells, and in each the systems that take turns
+//!   schedule.rs   warm-up, calibration, turns, what is left; knows an `Executor` and no process
+//!   executor.rs   the systems as they are: processes, containers, hosts
+//!   programs.rs   programs that start, work and end
+//!   results.rs    a row after each run
+//!   agent.rs      what a system's processes and the harness say to each other
+//!   native/       the peers without a sandbox, which this program runs itself
+//! ```
+//!
+//! The peers with a sandbox are in `roadrunner-sides`, so that this crate builds without a compiler of WebAssembly.
+//! `docs/evaluation.md` says what is measured and why that is fair.
+#![forbid(unsafe_code)]
+
+pub mod agent;
+mod cgroup;
+mod container;
+mod executor;
+mod hosts;
+pub mod http;
+pub mod names;
+pub mod native;
+mod plan;
+mod process;
+mod programs;
+mod results;
+mod schedule;
+
+pub use executor::{Real, Setting};
+pub use plan::{Cell, Mode, Work, cells};
+pub use results::{Outcome, Results, ResultsError};
+pub use schedule::{End, Executor, Missing, Side, run};

@@ -1,0 +1,378 @@
+//! Programs that run once: a start, some work, an end. In a container, in a process with a WebAssembly runtime of its
+//! own, or in a fresh sandbox of a process that runs already.
+
+use std::cell::RefCell;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use crate::agent::{Measured, Order};
+use crate::cgroup::{Cgroup, Cpu};
+use crate::container::{Container, Contents};
+use crate::executor::{READY, RUN, Real, answers};
+use crate::names::System;
+use crate::plan::{Program, Room};
+use crate::process::{self, Process};
+use crate::results::Outcome;
+use crate::schedule::{Missing, Side};
+
+/// Bytes of the picture that `shrink` gets: see there.
+const PICTURE: u64 = 3264 * 2448 * 3;
+
+/// The file that `cat` reads: a page of text.
+const PAGE: u64 = 4096;
+
+/// Functions that are loaded to see what one more takes.
+const IDLE: u32 = 200;
+
+/// What a program works on.
+pub(crate) struct Inputs {
+    /// Stdin.
+    stdin: PathBuf,
+    /// What the variable of this name says, where there is one.
+    variable: Option<(&'static str, String)>,
+    /// A folder that it may read.
+    folder: PathBuf,
+    /// What it must print, where that is known.
+    expected: Option<Vec<u8>>,
+}
+
+impl Inputs {
+    fn of(work: &Path, program: Program) -> io::Result<Self> {
+        let folder = work.join("input");
+        fs::create_dir_all(&folder)?;
+        let (stdin, page) = (folder.join("picture"), folder.join("page"));
+        let len = if program == Program::Shrink { PICTURE } else { 0 };
+        fs::write(&stdin, crate::agent::text(len)?)?;
+        fs::write(&page, crate::agent::text(PAGE)?)?;
+        let expected = match program {
+            Program::Hello => Some(b"hello\n".to_vec()),
+            Program::Nop => Some(Vec::new()),
+            Program::Cat => Some(fs::read(&page)?),
+            Program::Shrink => None,
+        };
+        let variable =
+            (program == Program::Cat).then(|| ("FILE", page.to_string_lossy().into_owned()));
+        Ok(Self { stdin, variable, folder, expected })
+    }
+
+    fn check(&self, printed: &[u8], program: Program) -> Result<(), Missing> {
+        let right = match &self.expected {
+            Some(expected) => printed == expected,
+            None => printed.len() as u64 == PICTURE / 16,
+        };
+        if right { Ok(()) } else { Err(Missing(format!("{program:?} printed something else"))) }
+    }
+}
+
+fn name(program: Program) -> &'static str {
+    match program {
+        Program::Hello => "hello",
+        Program::Shrink => "shrink",
+        Program::Nop => "nop",
+        Program::Cat => "cat",
+    }
+}
+
+impl Real {
+    pub(crate) fn start_of(
+        &self,
+        program: Program,
+        system: System,
+    ) -> Result<Box<dyn Side>, Missing> {
+        let inputs = Inputs::of(&self.setting.work, program)?;
+        let module = self.setting.guests.join(format!("{}.wasm", name(program)));
+        match system {
+            System::RoadrunnerSandbox => self.sandbox(&module, inputs.variable.as_ref(), &inputs),
+            System::Runc
+            | System::ProcessPerFunction
+            | System::NodeWasi
+            | System::RoadrunnerProcess => {
+                let command = self.one_shot(program, system, &module, &inputs)?;
+                Ok(Box::new(OneShot { command, program, inputs, group: Self::group() }))
+            }
+            _ => Err(Missing(format!("{system} starts no programs"))),
+        }
+    }
+
+    /// How a program is started, again and again.
+    fn one_shot(
+        &self,
+        program: Program,
+        system: System,
+        module: &Path,
+        inputs: &Inputs,
+    ) -> Result<Start, Missing> {
+        let setting = self.setting.clone();
+        let words = |program: &Path, args: Vec<String>| -> Start {
+            let program = program.to_owned();
+            Box::new(move |group| Ok((process::command(group, None, &program, &args), None)))
+        };
+        let said = |path: &Path| path.to_string_lossy().into_owned();
+        Ok(match system {
+            System::Runc => {
+                let native = setting.native_guests.join(name(program));
+                let runc = self.runc()?.to_owned();
+                let folder = inputs.folder.clone();
+                let variable = inputs.variable.clone();
+                Box::new(move |group| {
+                    let variables: Vec<_> =
+                        variable.iter().map(|(name, value)| format!("{name}={value}")).collect();
+                    let contents = Contents {
+                        host: None,
+                        program: &native,
+                        args: &[],
+                        variables: &variables,
+                        files: &[&folder],
+                    };
+                    let container = Container::new(&runc, &setting.work, &contents)?;
+                    Ok((container.command(group), Some(container)))
+                })
+            }
+            System::ProcessPerFunction => {
+                words(&setting.wasm, vec!["command".into(), said(module), said(&inputs.folder)])
+            }
+            System::NodeWasi => {
+                if !answers(Path::new("node"), "--version") {
+                    return Err(Missing("there is no node on this machine".into()));
+                }
+                let script = setting.work.join("wasi.mjs");
+                fs::write(&script, NODE)?;
+                let args =
+                    vec!["--no-warnings".into(), said(&script), said(module), said(&inputs.folder)];
+                words(Path::new("node"), args)
+            }
+            _ => {
+                let manifest = setting.work.join(format!("{}.toml", name(program)));
+                fs::write(&manifest, workflow(module, inputs))?;
+                words(
+                    &setting.roadrunner,
+                    vec!["run".into(), said(&manifest), "--input".into(), "-".into()],
+                )
+            }
+        })
+    }
+
+    /// A process that runs, and calls a module in a fresh sandbox each time.
+    fn sandbox(
+        &self,
+        module: &Path,
+        variable: Option<&(&'static str, String)>,
+        inputs: &Inputs,
+    ) -> Result<Box<dyn Side>, Missing> {
+        let group = Self::group();
+        let mut args =
+            vec!["sandbox".into(), module.to_owned(), inputs.stdin.clone(), inputs.folder.clone()];
+        args.extend(variable.map(|(name, value)| PathBuf::from(format!("{name}={value}"))));
+        let command = process::command(group.as_ref(), None, &self.setting.wasm, args);
+        let mut process = Process::start("the process with the sandboxes", command)?;
+        let said = process.line(READY, &self.stop)?;
+        if said != "ready" {
+            return Err(Missing(said));
+        }
+        let begin = group.as_ref().map(Cgroup::cpu).transpose()?;
+        Ok(Box::new(Sandbox { process, group, begin, stop: Arc::clone(&self.stop) }))
+    }
+
+    pub(crate) fn compute(
+        &self,
+        name: &str,
+        size: u32,
+        system: System,
+    ) -> Result<Box<dyn Side>, Missing> {
+        let source = self.setting.programs.join(format!("{name}.c"));
+        let built = self.setting.work.join(format!("{name}-{system}"));
+        let (compiler, options): (_, &[&str]) = match system {
+            System::NativeGcc => ("gcc", &["-O3"]),
+            System::NativeClang => ("clang-19", &["-O3"]),
+            // -O2: what is inlined is then Wasmtime's choice as well.
+            System::Roadrunner => {
+                ("clang-19", &["-O2", "-msimd128", "--target=wasm32-wasi", "--sysroot=/usr"])
+            }
+            _ => return Err(Missing(format!("{system} computes nothing"))),
+        };
+        let mut compile = Command::new(compiler);
+        compile.args(options).arg("-o").arg(&built).arg(&source).arg("-lm");
+        let compiled =
+            compile.output().map_err(|error| Missing(format!("`{compiler}`: {error}")))?;
+        if !compiled.status.success() {
+            let said = String::from_utf8_lossy(&compiled.stderr);
+            return Err(Missing(format!("`{compiler}` can't compile {name}: {}", said.trim())));
+        }
+        let variable = ("SIZE", size.to_string());
+        let folder = self.setting.work.clone();
+        let stdin = PathBuf::from("/dev/null");
+        let inputs = Inputs { stdin, variable: Some(variable.clone()), folder, expected: None };
+        if system == System::Roadrunner {
+            return self.sandbox(&built, Some(&variable), &inputs);
+        }
+        let command: Start =
+            Box::new(move |group| Ok((process::command(group, None, &built, [""; 0]), None)));
+        let (group, expected) = (Self::group(), Rc::new(RefCell::new(None)));
+        Ok(Box::new(Native { command, inputs, group, expected }))
+    }
+
+    pub(crate) fn footprint(&self, room: Room) -> Result<Box<dyn Side>, Missing> {
+        let (program, wasm) = (self.setting.roadrunner.clone(), self.setting.wasm.clone());
+        let stop = Arc::clone(&self.stop);
+        let idle = move || -> Result<u64, Missing> {
+            let pss = |functions: u32| -> Result<u64, Missing> {
+                let args = ["idle".to_owned(), functions.to_string()];
+                let mut process = Process::start(
+                    "the process that waits",
+                    process::command(None, None, &wasm, args),
+                )?;
+                let said = process.line(READY, &stop)?;
+                said.strip_prefix("ready ").and_then(|pss| pss.parse().ok()).ok_or(Missing(said))
+            };
+            // The first leaves the compiled code in the cache: nobody compiles to have a function wait.
+            let one = pss(1)?;
+            Ok(pss(1 + IDLE)?.saturating_sub(one) / u64::from(IDLE))
+        };
+        let measure: Box<dyn Fn() -> Result<u64, Missing>> = match room {
+            Room::Binary => Box::new(move || Ok(fs::metadata(&program)?.len())),
+            Room::IdleFunction => Box::new(idle),
+            Room::FunctionsPerGib => Box::new(move || Ok((1 << 30) / idle()?.max(1))),
+        };
+        Ok(Box::new(Footprint { measure }))
+    }
+}
+
+/// The command of one more start, and the container that it is in.
+type Start = Box<dyn Fn(Option<&Cgroup>) -> io::Result<(Command, Option<Container>)>>;
+
+/// A program that is started and ends.
+struct OneShot {
+    command: Start,
+    program: Program,
+    inputs: Inputs,
+    group: Option<Cgroup>,
+}
+
+/// Runs a command to its end; what it printed, and what it cost.
+fn once(
+    command: &Start,
+    inputs: &Inputs,
+    group: Option<&Cgroup>,
+) -> Result<(Vec<u8>, Outcome), Missing> {
+    let mut outcome = Outcome { transfers: 0, ..Outcome::default() };
+    let (mut command, container) = command(group)?;
+    command.envs(inputs.variable.iter().map(|(name, value)| (name, value)));
+    command.stdin(fs::File::open(&inputs.stdin)?).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let before = group.map(Cgroup::cpu).transpose()?;
+    let forgot = group.is_some_and(|group| group.forget_peak().is_ok());
+    let start = Instant::now();
+    let output = command.output()?;
+    outcome.total_s = Some(start.elapsed().as_secs_f64());
+    drop(container);
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        return Err(Missing(format!("it ended with {}: {}", output.status, said.trim())));
+    }
+    used(group, before, before, forgot, &mut outcome)?;
+    Ok((output.stdout, outcome))
+}
+
+/// Notes what a group's processes have used since then.
+fn used(
+    group: Option<&Cgroup>,
+    before: Option<Cpu>,
+    begin: Option<Cpu>,
+    forgot: bool,
+    outcome: &mut Outcome,
+) -> io::Result<()> {
+    if let (Some(group), Some(before), Some(begin)) = (group, before, begin) {
+        let (user, kernel) = group.cpu()?.since(before, begin);
+        (outcome.cpu_user_s, outcome.cpu_kernel_s) = (Some(user), Some(kernel));
+        outcome.memory_peak_bytes = forgot.then(|| group.peak()).transpose()?;
+    }
+    Ok(())
+}
+
+impl Side for OneShot {
+    fn run(&mut self) -> Result<Outcome, Missing> {
+        let (printed, outcome) = once(&self.command, &self.inputs, self.group.as_ref())?;
+        self.inputs.check(&printed, self.program)?;
+        Ok(outcome)
+    }
+}
+
+/// A native program that computes. It must print the same each time.
+struct Native {
+    command: Start,
+    inputs: Inputs,
+    group: Option<Cgroup>,
+    expected: Rc<RefCell<Option<Vec<u8>>>>,
+}
+
+impl Side for Native {
+    fn run(&mut self) -> Result<Outcome, Missing> {
+        let (printed, outcome) = once(&self.command, &self.inputs, self.group.as_ref())?;
+        let mut expected = self.expected.borrow_mut();
+        if printed.is_empty() || expected.get_or_insert_with(|| printed.clone()) != &printed {
+            return Err(Missing("it printed something else".into()));
+        }
+        Ok(outcome)
+    }
+}
+
+/// A process whose sandboxes are fresh.
+struct Sandbox {
+    process: Process,
+    group: Option<Cgroup>,
+    begin: Option<Cpu>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Side for Sandbox {
+    fn run(&mut self) -> Result<Outcome, Missing> {
+        let mut outcome = Outcome { transfers: 0, ..Outcome::default() };
+        let before = self.group.as_ref().map(Cgroup::cpu).transpose()?;
+        let forgot = self.group.as_ref().is_some_and(|group| group.forget_peak().is_ok());
+        let order = Order { size: 0, consumers: 1 };
+        self.process.say(&serde_json::to_string(&order).map_err(io::Error::other)?)?;
+        let answer = self.process.line(RUN, &self.stop)?;
+        let answer = serde_json::from_str::<Result<Measured, String>>(&answer);
+        let measured = answer.map_err(|error| Missing(error.to_string()))?.map_err(Missing)?;
+        outcome.total_s = Some(Duration::from_nanos(measured.total_ns).as_secs_f64());
+        used(self.group.as_ref(), before, self.begin, forgot, &mut outcome)?;
+        Ok(outcome)
+    }
+}
+
+/// Something that is looked up.
+struct Footprint {
+    measure: Box<dyn Fn() -> Result<u64, Missing>>,
+}
+
+impl Side for Footprint {
+    fn run(&mut self) -> Result<Outcome, Missing> {
+        Ok(Outcome { memory_peak_bytes: Some((self.measure)()?), ..Outcome::default() })
+    }
+}
+
+/// A workflow of one function.
+fn workflow(module: &Path, inputs: &Inputs) -> String {
+    let variables = inputs.variable.iter().map(|(name, value)| format!("{name} = {value:?}"));
+    let variables = variables.collect::<Vec<_>>().join(", ");
+    let folder = &inputs.folder;
+    format!(
+        "[workflow]\nname = \"start\"\nentry = \"program\"\n[functions.program]\nmodule = {module:?}\n\
+        [functions.program.wasi]\nenv = {{ {variables} }}\ndirs = {{ {folder:?} = {{ path = {folder:?} }} }}\n"
+    )
+}
+
+/// Runs a module by Node's WASI: its path, and a folder that it may read.
+const NODE: &str = "\
+import { readFile } from 'node:fs/promises';
+import { WASI } from 'node:wasi';
+const [module, folder] = process.argv.slice(2);
+const wasi = new WASI({ version: 'preview1', env: process.env, preopens: { [folder]: folder } });
+const compiled = await WebAssembly.compile(await readFile(module));
+wasi.start(await WebAssembly.instantiate(compiled, wasi.getImportObject()));
+";

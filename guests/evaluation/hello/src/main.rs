@@ -1,0 +1,5 @@
+//! A WASI command that says hello: what it costs is its start.
+
+fn main() {
+    println!("hello");
+}
