@@ -46,7 +46,7 @@ enum Install {
 /// Prepares the system library of Miri; it is quick when that is done already.
 pub(crate) const MIRI_SETUP: &[&str] = &["cargo", "+nightly", "miri", "setup"];
 
-const TOOLS: [Tool; 10] = [
+const TOOLS: [Tool; 11] = [
     Tool {
         name: "rustfmt",
         probe: Probe::Runs(&["cargo", "fmt", "--version"]),
@@ -95,6 +95,12 @@ const TOOLS: [Tool; 10] = [
         name: "containerd and runc, unpacked for the shim",
         probe: Probe::Runs(&["target/tools/containerd/bin/containerd", "--version"]),
         install: Install::Command(&["scripts/containerd.sh", "target/tools/containerd"]),
+        required: false,
+    },
+    Tool {
+        name: "a registry, unpacked for images",
+        probe: Probe::Runs(&["target/tools/registry/bin/docker-registry", "--version"]),
+        install: Install::Command(&["scripts/registry.sh", "target/tools/registry"]),
         required: false,
     },
     Tool {
