@@ -3,6 +3,7 @@
 //! Everything happens in namespaces and in a folder of their own ([`daemon`]), with images that are made here ([`image`])
 //! of a program that is compiled here (`program.rs`). Nothing is installed but the unpacked packages of containerd and runc.
 
+mod artifacts;
 mod daemon;
 mod functions;
 mod image;
@@ -42,13 +43,16 @@ const MOST_OF_RUNC: f64 = 0.6;
 /// What is checked, by its name.
 type Scenario = (&'static str, fn(&Daemon) -> Result<()>);
 
-const SCENARIOS: [Scenario; 10] = [
+const SCENARIOS: [Scenario; 13] = [
     ("arguments and environment arrive", arguments),
     ("streams and exit codes are a process's", streams),
     ("the root and mounted directories are seen", directories),
     ("signals end whatever a container does", signals),
     ("the containers of a pod are one process", pods),
     ("what can't run says why", refusals),
+    ("a module that is a layer of its image runs", artifacts::one_module),
+    ("a function's module is a layer of its workflow's image", artifacts::function),
+    ("an image with nothing to run says so", artifacts::refusals),
     ("functions of a pod hand over by moving pages", functions::in_one_pod),
     ("functions of pods hand over by descriptors", functions::in_three_pods),
     ("what can't be served says why", functions::refusals),
@@ -65,6 +69,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Outcome> {
     workspace.cargo(&build).run()?;
     let daemon = Daemon::start(workspace, workspace.target.join("e2e-containerd"))?;
     images(workspace, &daemon)?;
+    artifacts::prepare(workspace, &daemon)?;
     functions::link_client(workspace, daemon.folder())?;
     functions::prepare(workspace, &daemon)?;
     for (name, scenario) in SCENARIOS {

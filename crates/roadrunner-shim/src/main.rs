@@ -9,6 +9,7 @@
 //!            -> ttrpc       -> service.rs    the task API: create, start, kill, wait, delete
 //!                           -> container.rs  one container's life, in states
 //!                           -> rootfs.rs, streams.rs, module.rs   what it is made of
+//!                           -> image.rs, containerd.rs            its module, where that is a layer of its image
 //!                           -> roadrunner-runtime                 its sandbox
 //!            -> shim delete -> launch.rs     what a process that was killed left behind
 //! ```
@@ -22,11 +23,13 @@
 #![forbid(unsafe_code)]
 
 mod container;
+mod containerd;
 mod error;
 mod events;
 mod flags;
 mod function;
 mod functions;
+mod image;
 mod launch;
 mod module;
 mod registry;
