@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
+use crate::deploy;
 use crate::guests::toolchain;
 use crate::shell::{Shell, Workspace};
 
@@ -46,7 +47,7 @@ enum Install {
 /// Prepares the system library of Miri; it is quick when that is done already.
 pub(crate) const MIRI_SETUP: &[&str] = &["cargo", "+nightly", "miri", "setup"];
 
-const TOOLS: [Tool; 11] = [
+const TOOLS: [Tool; 12] = [
     Tool {
         name: "rustfmt",
         probe: Probe::Runs(&["cargo", "fmt", "--version"]),
@@ -101,6 +102,12 @@ const TOOLS: [Tool; 11] = [
         name: "a registry, unpacked for images",
         probe: Probe::Runs(&["target/tools/registry/bin/docker-registry", "--version"]),
         install: Install::Command(&["scripts/registry.sh", "target/tools/registry"]),
+        required: false,
+    },
+    Tool {
+        name: "the schemas of Kubernetes, with their validator",
+        probe: Probe::Runs(deploy::PROBE),
+        install: Install::Command(deploy::INSTALL),
         required: false,
     },
     Tool {
