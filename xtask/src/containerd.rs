@@ -3,6 +3,7 @@
 //! Everything happens in namespaces and in a folder of their own ([`daemon`]), with images that are made here ([`image`])
 //! of a program that is compiled here (`program.rs`). Nothing is installed but the unpacked packages of containerd and runc.
 
+mod artifacts;
 mod cri;
 mod daemon;
 mod functions;
@@ -47,7 +48,7 @@ const MOST_OF_RUNC: f64 = 0.6;
 /// What is checked, by its name.
 type Scenario = (&'static str, fn(&Daemon) -> Result<()>);
 
-const SCENARIOS: [Scenario; 20] = [
+const SCENARIOS: [Scenario; 23] = [
     ("arguments and environment arrive", arguments),
     ("streams and exit codes are a process's", streams),
     ("the root and mounted directories are seen", directories),
@@ -55,6 +56,9 @@ const SCENARIOS: [Scenario; 20] = [
     ("the containers of a pod are one process", pods),
     ("programs in C and Go run unchanged", languages::programs),
     ("what can't run says why", refusals),
+    ("a module that is a layer of its image runs", artifacts::one_module),
+    ("a function's module is a layer of its workflow's image", artifacts::function),
+    ("an image with nothing to run says so", artifacts::refusals),
     ("functions of a pod hand over by moving pages", functions::in_one_pod),
     ("functions of pods hand over by descriptors", functions::in_three_pods),
     ("what can't be served says why", functions::refusals),
@@ -117,6 +121,7 @@ fn with_daemon(
     workspace.cargo(&build).run()?;
     let daemon = Daemon::start(workspace, workspace.target.join(folder))?;
     images(workspace, &daemon)?;
+    artifacts::prepare(workspace, &daemon)?;
     functions::link_clients(workspace, daemon.folder())?;
     functions::prepare(workspace, &daemon)?;
     languages::prepare(workspace, &daemon)?;

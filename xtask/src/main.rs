@@ -9,6 +9,7 @@
 #![allow(clippy::print_stdout, reason = "headings and verdicts are this program's results")]
 
 mod containerd;
+mod deploy;
 mod e2e;
 mod evaluate;
 mod faults;

@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use clap::builder::PossibleValuesParser;
 
 use crate::containerd;
+use crate::deploy;
 use crate::e2e;
 use crate::shell::Workspace;
 use crate::steps;
@@ -34,7 +35,7 @@ const fn step(
 }
 
 /// The suite, cheapest verdicts first; `guests` builds modules that `tests` loads.
-pub(crate) const STEPS: [Step; 15] = [
+pub(crate) const STEPS: [Step; 16] = [
     step("setup", "install what the suite needs", steps::set_up),
     step("fmt", "the code is formatted", steps::fmt),
     step("clippy", "no compiler or linter warning", steps::clippy),
@@ -44,6 +45,7 @@ pub(crate) const STEPS: [Step; 15] = [
     step("evaluation", "the report and the README's numbers come from the runs", steps::evaluation),
     step("network", "two nodes on a link of 1 Gbit/s", e2e::network),
     step("containerd", "containers in a private containerd", containerd::run),
+    step("deploy", "objects for Kubernetes, and the installer", deploy::check),
     step("doctests", "the examples in the documentation run", steps::doc_tests),
     step("docs", "the documentation builds without a warning", steps::docs),
     step("miri", "no undefined behaviour in the pure code", steps::miri),

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
+use crate::deploy;
 use crate::guests::toolchain;
 use crate::shell::{Shell, Workspace};
 
@@ -53,7 +54,7 @@ pub(crate) const HAS_C_FOR_WASI: [&str; 3] = [
     "echo 'int main(void) { return 0; }' | clang --target=wasm32-wasi -xc -o /dev/null -",
 ];
 
-const TOOLS: [Tool; 13] = [
+const TOOLS: [Tool; 15] = [
     Tool {
         name: "rustfmt",
         probe: Probe::Runs(&["cargo", "fmt", "--version"]),
@@ -133,6 +134,18 @@ const TOOLS: [Tool; 13] = [
         name: "Go, for programs in containers",
         probe: Probe::Runs(&["target/tools/go/bin/go", "version"]),
         install: Install::Command(&["scripts/go.sh", "target/tools/go"]),
+        required: false,
+    },
+    Tool {
+        name: "a registry, unpacked for images",
+        probe: Probe::Runs(&["target/tools/registry/bin/docker-registry", "--version"]),
+        install: Install::Command(&["scripts/registry.sh", "target/tools/registry"]),
+        required: false,
+    },
+    Tool {
+        name: "the schemas of Kubernetes, with their validator",
+        probe: Probe::Runs(deploy::PROBE),
+        install: Install::Command(deploy::INSTALL),
         required: false,
     },
     Tool {

@@ -25,6 +25,7 @@ use roadrunner_workflow::{Executable, Place, Placement, Workflow};
 
 use crate::args::Mode;
 use crate::exit::{Exit, Failure};
+use crate::images::Pin;
 use crate::security::Security;
 
 /// Where a process or host listens.
@@ -134,8 +135,8 @@ impl Addresses {
 /// What a process is to load.
 #[derive(Clone, Debug)]
 pub(crate) enum Load {
-    /// A manifest's workflow, and how its nodes are called.
-    Manifest(PathBuf, Security),
+    /// A manifest's workflow, how its nodes are called, and which images its modules are in.
+    Manifest(PathBuf, Security, Vec<Pin>),
     /// The demo's workflow.
     Demo,
     /// The functions of the benchmarks.
@@ -157,7 +158,7 @@ impl Load {
     /// How nodes are called that the workflow names.
     pub(crate) fn protection(&self) -> Result<Protection, Failure> {
         match self {
-            Self::Manifest(_, security) => security.protection(),
+            Self::Manifest(_, security, _) => security.protection(),
             _ => Ok(Protection::Loopback),
         }
     }
@@ -371,8 +372,9 @@ fn spawn(
         Load::Gateway => "gateway",
         Load::Plain => "plain",
     });
-    if let Load::Manifest(path, security) = load {
+    if let Load::Manifest(path, security, pins) = load {
         command.arg("--workflow").arg(path).args(security.options());
+        command.args(pins.iter().map(Pin::option));
     }
     for (placement, address) in &addresses.0 {
         command.arg(peer_option(placement, address));

@@ -4,6 +4,7 @@ use std::fmt::{self, Write as _};
 use std::process::ExitCode;
 
 use roadrunner_bench::BenchError;
+use roadrunner_image::RegistryError;
 use roadrunner_runtime::{Fault, LoadError};
 use roadrunner_workflow::{ManifestError, PrepareError};
 
@@ -123,6 +124,19 @@ impl From<PrepareError> for Failure {
         let exit = match &error {
             PrepareError::Load { source, .. } => exit_of_load(source),
             _ => Exit::Unsupported,
+        };
+        Self::new(exit, error.to_string())
+    }
+}
+
+impl From<RegistryError> for Failure {
+    fn from(error: RegistryError) -> Self {
+        let exit = match &error {
+            RegistryError::Unreachable { .. }
+            | RegistryError::Denied { .. }
+            | RegistryError::Refused { .. } => Exit::Peer,
+            RegistryError::Cache(_) | RegistryError::Host(_) => Exit::Host,
+            _ => Exit::Module,
         };
         Self::new(exit, error.to_string())
     }

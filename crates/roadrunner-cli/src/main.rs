@@ -7,6 +7,7 @@
 //! crew.rs     the other processes of a run
 //! node.rs, watch.rs   where a node listens, and whether its files changed
 //! security.rs   how calls between hosts are protected
+//! images.rs   modules that manifests name in registries
 //! exit.rs     the exit codes, which scripts depend on
 //! ```
 //!
@@ -17,6 +18,7 @@ mod args;
 mod commands;
 mod crew;
 mod exit;
+mod images;
 mod input;
 mod logging;
 mod node;

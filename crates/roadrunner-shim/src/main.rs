@@ -9,6 +9,7 @@
 //!            -> ttrpc       -> service.rs    the task API: create, start, kill, wait, delete
 //!                           -> container.rs  one container's life, in states
 //!                           -> rootfs.rs, streams.rs, module.rs   what it is made of
+//!                           -> image.rs, containerd.rs            its module, where that is a layer of its image
 //!                           -> roadrunner-runtime                 its sandbox
 //!                           -> stats.rs, cgroup.rs   what it uses, and where the kernel counts the pod
 //!            -> shim delete -> launch.rs     what a process that was killed left behind
@@ -25,11 +26,13 @@
 mod away;
 mod cgroup;
 mod container;
+mod containerd;
 mod error;
 mod events;
 mod flags;
 mod function;
 mod functions;
+mod image;
 mod launch;
 mod module;
 mod reach;

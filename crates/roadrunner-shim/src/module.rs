@@ -1,17 +1,15 @@
-//! Finds a container's module and sees what it is.
+//! Finds a container's module in its root file system and sees what it is.
 
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+use roadrunner_image::limit::MODULE_BYTES;
 use roadrunner_sys::open_below;
 
 use crate::error::Refusal;
 use crate::spec::Spec;
-
-/// Bytes of a module: the largest language runtimes compiled to WebAssembly have some tens of millions.
-const MODULE_BYTES: u64 = 256 << 20;
 
 /// What every binary module begins with, in the version that engines run.
 const CORE: &[u8] = b"\0asm\x01\0\0\0";
@@ -80,7 +78,7 @@ fn places(spec: &Spec, entry: &str) -> Vec<PathBuf> {
 }
 
 /// Whether these bytes are a module that can run here.
-fn check(entry: &str, bytes: &[u8]) -> Result<(), Refusal> {
+pub(crate) fn check(entry: &str, bytes: &[u8]) -> Result<(), Refusal> {
     let what = if bytes.starts_with(CORE) {
         return Ok(());
     } else if bytes.starts_with(COMPONENT) {

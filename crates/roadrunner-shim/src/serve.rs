@@ -18,6 +18,7 @@ use roadrunner_sys::{enter_network, leave_groups, open_stream, own_mounts};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::cgroup::Cgroup;
+use crate::containerd::Store;
 use crate::error::Refusal;
 use crate::events::Events;
 use crate::flags::Flags;
@@ -101,7 +102,8 @@ fn serve_pod(flags: &Flags, bundle: &Path) -> Result<()> {
     let events = Events::start(&events, flags.namespace.clone()).context("can't start a thread")?;
     let (events, exit, runtime) = (Arc::new(events), Arc::new(Exit::default()), Lazy::default());
     let names = (flags.namespace.clone(), spec.pod(&flags.id).to_owned());
-    let pod = Pod::new(names, runtime.clone(), Arc::clone(&events), Arc::clone(&exit));
+    let images = Store::new(flags.address.clone(), flags.namespace.clone());
+    let pod = Pod::new(names, (runtime.clone(), images), Arc::clone(&events), Arc::clone(&exit));
     let pod = Arc::new(pod);
     let server = Server::new()
         .add_listener(listener.into_raw_fd())

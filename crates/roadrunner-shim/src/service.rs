@@ -21,10 +21,12 @@ use roadrunner_runtime::{FunctionSpec, Meter, ModuleSource, Process, Stop};
 
 use crate::cgroup;
 use crate::container::{Container, Ended, Metered, Stage, Work};
+use crate::containerd::Store;
 use crate::error::Refusal;
 use crate::events::{Events, timestamp};
 use crate::function::Served;
 use crate::functions::Functions;
+use crate::image;
 use crate::module;
 use crate::registry;
 use crate::rootfs::Rootfs;
@@ -46,6 +48,7 @@ pub(crate) struct Pod {
     making: Mutex<HashSet<String>>,
     functions: Mutex<Option<Arc<Functions>>>,
     runtime: Lazy,
+    images: Store,
     events: Arc<Events>,
     exit: Arc<Exit>,
     /// This process, which is every container's.
@@ -55,13 +58,13 @@ pub(crate) struct Pod {
 impl Pod {
     pub(crate) fn new(
         (namespace, name): (String, String),
-        runtime: Lazy,
+        (runtime, images): (Lazy, Store),
         events: Arc<Events>,
         exit: Arc<Exit>,
     ) -> Self {
         let (pid, containers, functions) = (std::process::id(), Mutex::default(), Mutex::default());
         let making = Mutex::default();
-        Self { namespace, name, containers, making, functions, runtime, events, exit, pid }
+        Self { namespace, name, containers, making, functions, runtime, images, events, exit, pid }
     }
 
     fn containers(&self) -> MutexGuard<'_, HashMap<String, Arc<Container>>> {
@@ -118,7 +121,7 @@ impl Pod {
         } else if let Some(served) = Served::of(&spec)? {
             let streams = Streams::open(&places)?;
             let meter = Arc::clone(&metered.meter);
-            let work = self.function(served, &spec, rootfs.path(), streams, meter)?;
+            let work = self.function(&request.id, served, &spec, rootfs.path(), streams, meter)?;
             (work, Some(metered), None)
         } else {
             let mut streams = Streams::open(&places)?;
@@ -132,6 +135,21 @@ impl Pod {
         Ok(Container::new(names, work, metered, stop, open_end, rootfs, events))
     }
 
+    /// The code of a container: a file that it names, or a layer of its image.
+    fn module(&self, id: &str, spec: &Spec, rootfs: &Path) -> Result<(String, Vec<u8>), Refusal> {
+        // Files first: these take no question to containerd.
+        let refusal = match module::find(spec, rootfs) {
+            Err(refusal @ Refusal::Invalid(_)) => refusal,
+            found => return found,
+        };
+        match image::find(&self.images, id, spec.process.args.first().map(String::as_str)) {
+            Ok(Some(module)) => Ok(module),
+            Ok(None) => Err(refusal),
+            Err(Refusal::Invalid(why)) => Err(Refusal::Invalid(why)),
+            Err(error) => Err(Refusal::Failed(format!("{refusal}; {error}"))),
+        }
+    }
+
     /// A container's command, compiled and linked.
     fn command(
         &self,
@@ -141,7 +159,7 @@ impl Pod {
         streams: Streams,
         (stop, meter): (&Arc<Stop>, Arc<Meter>),
     ) -> Result<Work, Refusal> {
-        let (entry, bytes) = module::find(spec, rootfs.path())?;
+        let (entry, bytes) = self.module(id, spec, rootfs.path())?;
         let source = ModuleSource::Bytes { name: entry, bytes: bytes.into() };
         let mut function = FunctionSpec::new(id, source);
         function.memory_bytes = spec.memory().unwrap_or(ADDRESSABLE).min(ADDRESSABLE);
@@ -165,13 +183,14 @@ impl Pod {
     /// A container's function, which waits for payloads once it is started.
     fn function(
         &self,
+        id: &str,
         served: Served,
         spec: &Spec,
         rootfs: &Path,
         streams: Streams,
         meter: Arc<Meter>,
     ) -> Result<Work, Refusal> {
-        let (entry, bytes) = module::find(spec, rootfs)?;
+        let (entry, bytes) = self.module(id, spec, rootfs)?;
         let module = ModuleSource::Bytes { name: entry, bytes: bytes.into() };
         let functions = self.functions(spec)?;
         let env = spec.env();

@@ -9,9 +9,9 @@ use crate::error::{At, quoted, quoted_path};
 use crate::fields::{Entry, Section, kind};
 use crate::limit;
 use crate::manifest::{Declared, DeclaredPlacement, Reader, keys};
-use crate::names::{check_name, header, is_plain_absolute};
+use crate::names::{check_name, header, is_image, is_plain_absolute};
 use crate::units::{parse_duration, parse_size};
-use crate::workflow::{Dir, Found, Wasi};
+use crate::workflow::{Dir, Found, Module, Wasi};
 
 const MODULE_ENDINGS: &[&str] = &["wasm", "wat", "cwasm"];
 
@@ -22,7 +22,7 @@ impl Reader<'_, '_> {
         check_name(self.report, "a function", name.at, &name.value);
         let mut declared = Declared {
             name,
-            module: PathBuf::new(),
+            module: Module::File(PathBuf::new()),
             next: Vec::new(),
             calls: Vec::new(),
             placement: DeclaredPlacement::Local,
@@ -88,20 +88,20 @@ impl Reader<'_, '_> {
         retries
     }
 
-    fn module(&mut self, section: &Section<'_>) -> PathBuf {
+    fn module(&mut self, section: &Section<'_>) -> Module {
         let Some(At { at, value: module }) =
             section.required_text(self.report, "module", "\"name.wasm\"")
         else {
-            return PathBuf::new();
+            return Module::File(PathBuf::new());
         };
         let wrong = |why: &str| format!("{} has module {}, {why}", section.title, quoted(&module));
-        if module.starts_with("oci://") {
-            self.report.add(at, || {
-                wrong(
-                    "but this version does not pull from registries yet; pull it and name the file",
-                )
-            });
-            return PathBuf::new();
+        if let Some(image) = module.strip_prefix("oci://") {
+            if !is_image(image) {
+                self.report.add(at, || {
+                    wrong("which names no image; write oci://REGISTRY/NAME:TAG or oci://REGISTRY/NAME@sha256:DIGEST")
+                });
+            }
+            return Module::Image(image.to_owned());
         }
         let path = self.base.join(&module);
         let ending = Path::new(&module).extension().and_then(|ending| ending.to_str());
@@ -109,7 +109,7 @@ impl Reader<'_, '_> {
             self.report.add(at, || {
                 wrong("which is not a module; name a file that ends in .wasm, .wat or .cwasm")
             });
-            return path;
+            return Module::File(path);
         }
         match (self.look)(&path) {
             Found::File => {}
@@ -119,7 +119,7 @@ impl Reader<'_, '_> {
                 wrong(&format!("but there is no file {path}; build it, or correct the path, which starts at the manifest's folder"))
             }),
         }
-        path
+        Module::File(path)
     }
 
     fn placement(&mut self, section: &Section<'_>) -> DeclaredPlacement {

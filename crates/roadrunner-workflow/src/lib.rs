@@ -63,8 +63,8 @@ pub use plan::{Backing, Edge, Plan, Step};
 #[cfg(feature = "run")]
 pub use run::{Executable, Finished, Place, PrepareError, RunError};
 pub use workflow::{
-    Dir, Found, Function, FunctionIndex, Header, NoSuchNode, Node, NodeIndex, Placement, Wasi,
-    Workflow,
+    Dir, Found, Function, FunctionIndex, Header, Module, NoSuchNode, Node, NodeIndex, Placement,
+    Wasi, Workflow,
 };
 
 /// Bounds on what one manifest may ask for; those that guests meet are in [`roadrunner_abi::limit`].

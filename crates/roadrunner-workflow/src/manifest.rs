@@ -3,7 +3,7 @@
 //! Everything that one function or node says about itself is checked here: keys, types, units,
 //! names, files. What they say about each other is checked in `graph.rs`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use toml::de::DeTable;
@@ -12,7 +12,7 @@ use crate::error::{At, Report, quoted};
 use crate::fields::{Entry, Section};
 use crate::limit;
 use crate::names::{check_name, header, is_address};
-use crate::workflow::{Found, Header, Wasi};
+use crate::workflow::{Found, Header, Module, Wasi};
 
 /// The keys of each table, in the order in which they are documented.
 pub(crate) mod keys {
@@ -51,7 +51,7 @@ pub(crate) struct Manifest {
 /// One function as the manifest declares it.
 pub(crate) struct Declared {
     pub(crate) name: At<String>,
-    pub(crate) module: PathBuf,
+    pub(crate) module: Module,
     pub(crate) next: Vec<At<String>>,
     pub(crate) calls: Vec<At<String>>,
     pub(crate) placement: DeclaredPlacement,

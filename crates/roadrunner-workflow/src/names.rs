@@ -77,6 +77,20 @@ pub(crate) fn is_address(address: &str) -> bool {
         && port.parse::<u16>().is_ok_and(|port| port != 0)
 }
 
+/// An image with its registry, and a tag or a digest: nothing that depends on who reads it. Whether it can be is for
+/// whoever pulls it to say.
+pub(crate) fn is_image(image: &str) -> bool {
+    let Some((registry, name)) = image.split_once('/') else {
+        return false;
+    };
+    let is_registry = registry == "localhost" || registry.contains(['.', ':']);
+    let is_pinned = name.rsplit('/').next().is_some_and(|last| {
+        last.split_once([':', '@'])
+            .is_some_and(|(name, which)| !name.is_empty() && !which.is_empty())
+    });
+    is_registry && is_pinned && image.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,6 +114,26 @@ mod tests {
             "x:",
         ] {
             assert!(!is_address(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn images() {
+        for good in ["ghcr.io/x/y:1", "localhost:5000/x@sha256:00", "localhost/a:latest"] {
+            assert!(is_image(good), "{good}");
+        }
+        for bad in [
+            "",
+            "x",
+            "x:1",
+            "x/y:1",
+            "ghcr.io/",
+            "ghcr.io/x",
+            "ghcr.io/x:",
+            "ghcr.io/:1",
+            "a.b/x y:1",
+        ] {
+            assert!(!is_image(bad), "{bad}");
         }
     }
 

@@ -19,7 +19,7 @@ use roadrunner_runtime::{
 };
 
 use crate::plan::{Backing, Edge, Plan};
-use crate::workflow::{Function, FunctionIndex, Placement, Workflow};
+use crate::workflow::{Function, FunctionIndex, Module, Placement, Workflow};
 
 /// How long a payload waits for a sandbox that is being made ahead, before it gets one of its own.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -41,6 +41,14 @@ pub enum PrepareError {
         function: String,
         /// Why.
         source: LoadError,
+    },
+    /// A function's module is in an image, and nobody said which file that is.
+    #[error("function `{function}`: its image {image} was not pulled")]
+    Image {
+        /// Its name.
+        function: String,
+        /// The image.
+        image: String,
     },
     /// There is no way to where a function is placed.
     #[error("function `{function}` is placed where there is no way to from here: {placement}")]
@@ -129,7 +137,13 @@ impl Executable {
         for index in workflow.indexes() {
             let function = &workflow[index];
             if function.placement == place.here {
-                let module = source(&function.module);
+                let module = match &function.module {
+                    Module::File(path) => source(path),
+                    Module::Image(image) => {
+                        let (function, image) = (function.name.clone(), image.clone());
+                        return Err(PrepareError::Image { function, image });
+                    }
+                };
                 let backing = match plan.backing(index) {
                     Backing::Passed if !place.trusted => Backing::Shared,
                     backing => backing,

@@ -56,8 +56,8 @@ impl NodeIndex {
 pub struct Function {
     /// Its name, unique in the workflow; safe as a part of paths and labels.
     pub name: String,
-    /// Its module: `.wasm`, `.wat` or `.cwasm`; relative to where the manifest's own path is.
-    pub module: PathBuf,
+    /// Its code.
+    pub module: Module,
     /// Who gets its output: nobody (the last function), one (a chain) or several (fan-out).
     pub next: Vec<FunctionIndex>,
     /// Whose outputs it gets, in the order of the file, which is the edge order of a fan-in.
@@ -82,6 +82,27 @@ pub struct Function {
     pub headers: Vec<Header>,
     /// The type of its output, if the manifest says so, for HTTP clients.
     pub content_type: Option<String>,
+}
+
+/// Where a function's code is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Module {
+    /// In a `.wasm`, `.wat` or `.cwasm` file; relative to where the manifest's own path is.
+    File(PathBuf),
+    /// In an image: `REGISTRY/NAME:TAG` or `REGISTRY/NAME@DIGEST`, what follows `oci://`. Whoever loads the workflow says
+    /// which file that is, with [`Workflow::place_images`].
+    Image(String),
+}
+
+impl Module {
+    /// The file, if it is one.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Image(_) => None,
+        }
+    }
 }
 
 /// A header of HTTP requests that a function sees as an environment variable.
@@ -212,6 +233,27 @@ impl Workflow {
             function.placement = Placement::Node(NodeIndex(self.nodes.len()));
             self.nodes.push(Node { name: function.name.clone(), address: String::new() });
         }
+    }
+
+    /// Puts files in the place of images. `find` is asked for the image of each function that `is_wanted`.
+    ///
+    /// # Errors
+    /// The first one of `find`.
+    pub fn place_images<E>(
+        &mut self,
+        is_wanted: impl Fn(&Self, &Function) -> bool,
+        mut find: impl FnMut(&str) -> Result<PathBuf, E>,
+    ) -> Result<(), E> {
+        for index in 0..self.functions.len() {
+            let function = &self.functions[index];
+            if let Module::Image(image) = &function.module
+                && is_wanted(self, function)
+            {
+                let path = find(image)?;
+                self.functions[index].module = Module::File(path);
+            }
+        }
+        Ok(())
     }
 
     /// Says that it is loaded on this node of its manifest, for its part of the work: its functions

@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use roadrunner_abi::limit;
+use roadrunner_image::Reference;
 use roadrunner_workflow::units;
 
 use crate::crew::Address;
 use crate::exit;
+use crate::images::Pin;
 use crate::input::Source;
 use crate::output::Destination;
 use crate::security::Security;
@@ -48,6 +50,8 @@ pub(crate) enum Command {
     Certify(Certify),
     Inspect(Inspect),
     Compile(Compile),
+    #[command(subcommand)]
+    Image(Image),
     Bench(Bench),
     Doctor(Doctor),
     Worker(Worker),
@@ -235,6 +239,60 @@ pub(crate) struct Compile {
     pub(crate) output: Option<Destination>,
 }
 
+/// Make OCI images of modules and workflows, and push them to registries.
+#[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  roadrunner image build roadrunner.toml --output thumbnail.tar
+  roadrunner image push thumbnail.tar registry.example/thumbnail:1")]
+pub(crate) enum Image {
+    Build(ImageBuild),
+    Push(ImagePush),
+}
+
+/// Make an OCI image of a workflow or of one module; nothing is asked of the network.
+///
+/// The image of a module is a Wasm artifact that other runtimes take too. That of a workflow holds its manifest and the
+/// modules that are files; `oci://` modules stay where they are. The same input has the same digest, which is printed.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  roadrunner image build roadrunner.toml --output thumbnail.tar
+  roadrunner image build resize.wasm --output resize.tar
+  roadrunner image build tool.wasm --container --name registry.example/tool:1 --output tool.tar    # ctr image import tool.tar")]
+pub(crate) struct ImageBuild {
+    /// A manifest, `roadrunner.toml`, or a .wasm or .wat file.
+    #[arg(value_name = "WORKFLOW")]
+    pub(crate) source: PathBuf,
+    /// Where the archive goes, an OCI image layout in a tar file; `-` is stdout.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Destination,
+    /// What containerd calls the image that it imports, REGISTRY/NAME:TAG.
+    #[arg(long, value_name = "REF")]
+    pub(crate) name: Option<Reference>,
+    /// Make a container image, with an entry point, which `ctr run` takes; it takes no artifacts.
+    #[arg(long)]
+    pub(crate) container: bool,
+}
+
+/// Push an image to a registry.
+///
+/// Registries on this host are spoken to over HTTP, others over HTTPS. Credentials are those of `docker login`. The image's
+/// digest is printed, as part of a name by which it stays the same.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  roadrunner image push thumbnail.tar registry.example/thumbnail:1
+  roadrunner image push roadrunner.toml localhost:5000/thumbnail:1")]
+pub(crate) struct ImagePush {
+    /// An archive that ends in .tar, or what `image build` takes.
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: PathBuf,
+    /// Where it goes, REGISTRY/NAME:TAG.
+    #[arg(value_name = "REF")]
+    pub(crate) reference: Reference,
+}
+
 /// Check what this machine offers, and say what to change.
 ///
 /// Every line is ok, warn (it works, but slower or less of it) or fail (it does not work); a fail ends in exit code 1.
@@ -287,6 +345,9 @@ pub(crate) struct Worker {
     /// The manifest.
     #[arg(long, required_if_eq("load", "manifest"))]
     pub(crate) workflow: Option<PathBuf>,
+    /// Which image a module of the manifest is in.
+    #[arg(long, value_name = "IMAGE=DIGEST")]
+    pub(crate) image: Vec<Pin>,
     /// How functions are placed.
     #[arg(long, value_enum)]
     pub(crate) mode: Mode,

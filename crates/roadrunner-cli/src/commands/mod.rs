@@ -5,6 +5,7 @@ mod certify;
 mod compile;
 mod demo;
 mod doctor;
+mod image;
 mod inspect;
 mod invoke;
 mod run;
@@ -24,6 +25,7 @@ pub(crate) fn run(command: Command) -> Result<Exit, Failure> {
         Command::Certify(options) => certify::run(&options),
         Command::Inspect(options) => inspect::run(&options),
         Command::Compile(options) => compile::run(&options),
+        Command::Image(options) => image::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Doctor(options) => doctor::run(&options),
         Command::Worker(options) => worker::run(&options),

@@ -17,6 +17,7 @@ use super::{demo, serve::http};
 use crate::args::{Mode, Worker, WorkerLoad};
 use crate::crew::{self, Addresses, READY};
 use crate::exit::{Exit, Failure};
+use crate::images;
 
 pub(crate) fn run(options: &Worker) -> Result<Exit, Failure> {
     if !roadrunner_sys::end_with_parent(options.parent) {
@@ -53,6 +54,7 @@ fn workflow(options: &Worker) -> Result<Executable, Failure> {
     let here = here.ok_or_else(|| {
         Failure::new(Exit::Usage, format!("no function is placed in {}", options.here))
     })?;
+    images::place(&mut workflow, &here, &options.image)?;
     let runtime = Runtime::new(Config::default())?;
     let addresses = Addresses(options.peer.iter().cloned().collect());
     let protection = options.security.protection()?;

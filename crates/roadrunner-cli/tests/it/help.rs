@@ -12,6 +12,11 @@ fn every_command_explains_itself_with_examples_and_exit_codes() {
         assert!(text.contains("Examples:\n  roadrunner "), "{text}");
         insta::assert_snapshot!(format!("help-{command}"), text);
     }
+    for command in ["build", "push"] {
+        let text = help(&["image", command, "--help"]);
+        assert!(text.contains("Examples:\n  roadrunner image "), "{text}");
+        insta::assert_snapshot!(format!("help-image-{command}"), text);
+    }
     for scenario in ["transfer", "invoke", "fanout", "handover", "http", "peers"] {
         let text = help(&["bench", scenario, "--help"]);
         assert!(text.contains("Examples:\n  roadrunner bench "), "{text}");

@@ -7,6 +7,7 @@ mod bench;
 mod demo;
 mod help;
 mod http;
+mod images;
 mod invoke;
 mod nodes;
 mod output;

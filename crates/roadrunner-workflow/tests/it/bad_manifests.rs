@@ -242,8 +242,8 @@ module = "missing.wasm""#,
     ),
     (
         r#"[functions.a]
-module = "oci://ghcr.io/x/y:1""#,
-        r#"5:10: function "a" has module "oci://ghcr.io/x/y:1", but this version does not pull from registries yet; pull it and name the file"#,
+module = "oci://ghcr.io/x/y""#,
+        r#"5:10: function "a" has module "oci://ghcr.io/x/y", which names no image; write oci://REGISTRY/NAME:TAG or oci://REGISTRY/NAME@sha256:DIGEST"#,
     ),
     (
         r#"[functions.a]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{env, fs};
 
-use roadrunner_workflow::{Dir, Found, FunctionIndex, Placement, Workflow, limit};
+use roadrunner_workflow::{Dir, Found, FunctionIndex, Module, Placement, Workflow, limit};
 
 use crate::parse;
 
@@ -46,7 +46,7 @@ fn every_key_arrives() {
     assert_eq!(workflow.find("nobody"), None);
 
     let decode = &workflow[workflow.find("decode").unwrap()];
-    assert_eq!(decode.module, Path::new("flow/decode.wasm"));
+    assert_eq!(decode.module.file(), Some(Path::new("flow/decode.wasm")));
     assert_eq!(names(&workflow, &decode.next), ["resize"]);
     assert_eq!(decode.placement, Placement::Local);
     assert_eq!((decode.memory_bytes, decode.timeout), (None, None));
@@ -57,7 +57,7 @@ fn every_key_arrives() {
     assert_eq!(decode.content_type, None);
 
     let resize = &workflow[workflow.find("resize").unwrap()];
-    assert_eq!(resize.module, Path::new("flow/bin/resize.cwasm"));
+    assert_eq!(resize.module.file(), Some(Path::new("flow/bin/resize.cwasm")));
     assert_eq!(names(&workflow, &resize.previous), ["decode"]);
     assert_eq!(names(&workflow, &resize.calls), ["classify", "resize"]);
     assert_eq!(resize.placement, Placement::Process("gpu-side".to_owned()));
@@ -78,7 +78,7 @@ fn every_key_arrives() {
     );
 
     let classify = &workflow[workflow.find("classify").unwrap()];
-    assert_eq!(classify.module, Path::new("/opt/classify.wat"));
+    assert_eq!(classify.module.file(), Some(Path::new("/opt/classify.wat")));
     let Placement::Node(node) = classify.placement else { panic!("{:?}", classify.placement) };
     assert_eq!(
         (workflow[node].name.as_str(), workflow[node].address.as_str()),
@@ -200,7 +200,7 @@ fn load_reads_files_relative_to_the_manifest() {
         fs::write(folder.path().join(module), "").unwrap();
     }
     let workflow = Workflow::load(&manifest).unwrap();
-    assert_eq!(workflow.functions()[0].module, folder.path().join("decode.wasm"));
+    assert_eq!(workflow.functions()[0].module, Module::File(folder.path().join("decode.wasm")));
 
     fs::write(&manifest, b"[workflow]\nname = \"\xff\"\n").unwrap();
     assert_eq!(

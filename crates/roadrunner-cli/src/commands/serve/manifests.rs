@@ -13,6 +13,7 @@ use crate::args::Mode;
 use crate::commands::run::{self, Loaded};
 use crate::crew::Load;
 use crate::exit::{Exit, Failure};
+use crate::images;
 use crate::output;
 use crate::security::Security;
 use crate::watch::Files;
@@ -207,7 +208,8 @@ impl How {
         if self.handed_out {
             workflow.hand_result_out();
         }
-        let manifest = Load::Manifest(path.to_owned(), self.security.clone());
+        let pins = images::pull(&mut workflow, Mode::Auto)?;
+        let manifest = Load::Manifest(path.to_owned(), self.security.clone(), pins);
         let file = |path: &Path| ModuleSource::File(path.to_owned());
         run::load(runtime, workflow, Mode::Auto, &manifest, &file)
     }
