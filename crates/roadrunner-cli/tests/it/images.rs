@@ -117,9 +117,10 @@ impl Registry {
         sandbox.write("registry.yml", format!(
             "version: 0.1\nstorage: {{ filesystem: {{ rootdirectory: {root:?} }} }}\nhttp: {{ addr: {address:?} }}\n{auth}"
         ));
+        // What it was asked is on stdout.
         let log = File::create(sandbox.path("registry.log")).unwrap();
         let mut command = Command::new(program);
-        command.arg("serve").arg(sandbox.path("registry.yml")).stdout(Stdio::null()).stderr(log);
+        command.arg("serve").arg(sandbox.path("registry.yml")).stdout(log).stderr(Stdio::null());
         let registry = Self { child: command.spawn().unwrap(), address };
         let since = Instant::now();
         while TcpStream::connect(&registry.address).is_err() {
@@ -170,6 +171,16 @@ fn a_function_runs_from_a_registry_and_from_the_cache_without_it() {
     for mode in ["auto", "user", "kernel", "network"] {
         assert_eq!(execute(&["--mode", mode]).fine(), sandbox.read("input"), "{mode}");
     }
+    // Once for each run, however many processes it has. The registry writes it down when it has answered.
+    let asked = || {
+        let log = String::from_utf8(sandbox.read("registry.log")).unwrap();
+        log.matches("GET /v2/echo/manifests/1 ").count()
+    };
+    let since = Instant::now();
+    while asked() < 4 && since.elapsed() < PATIENCE {
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(asked(), 4);
     // Another image has the tag: it is looked up again, and is no function's.
     let demo = run(&sandbox, &["image", "push", "w.toml", &tagged]);
     assert_eq!(demo.code, Some(0), "{}", demo.stderr);
