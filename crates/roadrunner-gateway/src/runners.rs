@@ -95,11 +95,12 @@ impl Runners {
             return;
         }
         queue.jobs.push_back(job);
-        let waits = queue.jobs.len() > queue.idle && !queue.watched;
+        let wakes = queue.idle > 0 && queue.jobs.len() > queue.looking;
+        // One that looks may have given its processor to somebody who keeps it.
+        let waits = (queue.jobs.len() > queue.idle || !wakes) && !queue.watched;
         queue.watched |= waits;
-        let idle = queue.idle > 0 && queue.jobs.len() > queue.looking;
         drop(queue);
-        if idle {
+        if wakes {
             self.0.wake.notify_one();
         }
         if waits {

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use roadrunner_buffer::{BreakEven, Domain, Home, Pool, PoolUse};
@@ -43,6 +43,21 @@ pub(crate) struct Shared {
     pub(crate) ticker: Ticker,
     pub(crate) workers: Workers,
     domains: AtomicU64,
+    /// All apps, whose idle sandboxes are the first to go where there are too many.
+    apps: Mutex<Vec<Weak<App>>>,
+}
+
+impl Shared {
+    fn apps(&self) -> MutexGuard<'_, Vec<Weak<App>>> {
+        // No code that can panic runs under the lock, so a poisoned one is still in order.
+        self.apps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives all idle sandboxes back; whether there were any.
+    pub(crate) fn clear_idle(&self) -> bool {
+        let apps: Vec<_> = self.apps().iter().filter_map(Weak::upgrade).collect();
+        apps.iter().fold(false, |any, app| app.idle.clear() || any)
+    }
 }
 
 impl Runtime {
@@ -69,6 +84,7 @@ impl Runtime {
             linker,
             break_even,
             domains: AtomicU64::new(0),
+            apps: Mutex::default(),
             config,
         };
         Ok(Self(Arc::new(shared)))
@@ -110,7 +126,12 @@ impl Runtime {
             trust: Trust::None,
         });
         let idle = Idle::default();
-        Ok(Arc::new(App { shared, functions, remotes, home, window_bytes, idle }))
+        let app = Arc::new(App { shared, functions, remotes, home, window_bytes, idle });
+        let mut apps = self.0.apps();
+        apps.retain(|app| app.strong_count() > 0);
+        apps.push(Arc::downgrade(&app));
+        drop(apps);
+        Ok(app)
     }
 
     /// Compiles a module ahead of time into the bytes of a `.cwasm` file.
@@ -325,11 +346,7 @@ impl App {
             instance.resume(self)?;
             return Ok(instance);
         }
-        match Instance::new(self, function) {
-            // Idle ones may have what it needs.
-            Err(_) if self.idle.clear() => Instance::new(self, function),
-            made => made,
-        }
+        Instance::new(self, function)
     }
 
     pub(crate) fn remote(&self, name: &str) -> Option<&Remote> {

@@ -25,7 +25,9 @@ use crate::process::Process;
 use crate::state::HostState;
 use crate::streams::{Response, Streams};
 use crate::wasi::Wasi;
-use crate::words::{REASON_BYTES, fault_of, first, instantiation_fault, last, said_bytes};
+use crate::words::{
+    REASON_BYTES, fault_of, first, instantiation_fault, is_crowded, last, said_bytes,
+};
 
 /// Most linear memory, besides the payload, that a producer's sandbox may hold on to while the
 /// consumer runs; a larger one goes before.
@@ -89,10 +91,12 @@ impl Instance {
         store.limiter(|state| state);
         deadline::watch(&mut store);
         deadline::arm(&mut store);
-        let wasm = function
-            .pre
-            .instantiate(&mut store)
-            .map_err(|error| instantiation_fault(function, error))?;
+        let mut made = function.pre.instantiate(&mut store);
+        // Idle ones may have what it needs.
+        if made.as_ref().is_err_and(is_crowded) && app.shared.clear_idle() {
+            made = function.pre.instantiate(&mut store);
+        }
+        let wasm = made.map_err(|error| instantiation_fault(function, error))?;
         let output = Output::Memory { ptr: 0, len: 0 };
         let function = Arc::clone(function);
         let (input, parts, donor) = (Input::None, Vec::new(), None);
@@ -107,13 +111,16 @@ impl Instance {
         (self.input, self.output) = (Input::None, Output::Memory { ptr: 0, len: 0 });
         let state = self.store.data_mut();
         let clean = state.memory.as_mut().is_some_and(LinearMemory::rest);
+        let clean = clean && state.has_tickets_left();
         let app = state.rest()?;
         clean.then_some((app, self))
     }
 
     /// Is to have another call, of this app.
     pub(crate) fn resume(&mut self, app: &Arc<App>) -> Result<(), Fault> {
-        self.store.data_mut().resume(app)
+        self.store.data_mut().resume(app)?;
+        deadline::arm(&mut self.store);
+        Ok(())
     }
 
     /// Makes room for a payload that is to come.

@@ -23,6 +23,8 @@ pub struct Meter {
     told_ns: AtomicU64,
     refused_memory: AtomicBool,
     live: Mutex<Live>,
+    /// Apart from what runs: looking through memory takes time, for which no run should wait.
+    memories: Mutex<Memories>,
 }
 
 /// What is there now.
@@ -30,8 +32,13 @@ pub struct Meter {
 struct Live {
     next: u64,
     runs: HashMap<u64, Run>,
-    /// Linear memories: address and length.
-    memories: HashMap<u64, (usize, usize)>,
+}
+
+/// Linear memories: address and length.
+#[derive(Debug, Default)]
+struct Memories {
+    next: u64,
+    live: HashMap<u64, (usize, usize)>,
 }
 
 /// A thread in a run, what it had used before, and nanoseconds that runs inside this one took.
@@ -71,10 +78,11 @@ impl Meter {
         let live = self.live();
         let running: u64 = live.runs.values().map(Run::own_ns).sum();
         let cpu = self.spent_ns.load(Ordering::Relaxed).saturating_add(running);
+        drop(live);
         let told = self.told_ns.fetch_max(cpu, Ordering::Relaxed).max(cpu);
         // Under the lock: a sandbox that goes takes its memory out of the list first.
         let resident = |&(addr, len): &(usize, usize)| resident_bytes(addr, len).unwrap_or(0);
-        let memory_bytes = live.memories.values().map(resident).sum();
+        let memory_bytes = self.memories().live.values().map(resident).sum();
         Usage { cpu: Duration::from_nanos(told), memory_bytes }
     }
 
@@ -94,14 +102,22 @@ impl Meter {
         let run = Run { clock, before: clock.now().unwrap_or_default(), inside_ns: Arc::default() };
         let outside = INSIDE.replace(Some(Arc::clone(&run.inside_ns)));
         let meter = Arc::clone(meter);
-        let id = meter.live().enter(|live, id| _ = live.runs.insert(id, run.clone()));
+        let mut live = meter.live();
+        let id = live.next;
+        live.next += 1;
+        live.runs.insert(id, run.clone());
+        drop(live);
         Running { meter, id, run, outside }
     }
 
     /// A linear memory is there until this is dropped.
     pub(crate) fn hold(meter: &Arc<Self>, addr: usize, len: usize) -> Holding {
         let meter = Arc::clone(meter);
-        let id = meter.live().enter(|live, id| _ = live.memories.insert(id, (addr, len)));
+        let mut memories = meter.memories();
+        let id = memories.next;
+        memories.next += 1;
+        memories.live.insert(id, (addr, len));
+        drop(memories);
         Holding { meter, id }
     }
 
@@ -109,14 +125,10 @@ impl Meter {
         // No code that can panic runs under the lock, so a poisoned one is still in order.
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl Live {
-    fn enter(&mut self, add: impl FnOnce(&mut Self, u64)) -> u64 {
-        let id = self.next;
-        self.next += 1;
-        add(self, id);
-        id
+    fn memories(&self) -> MutexGuard<'_, Memories> {
+        // As above.
+        self.memories.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -153,7 +165,7 @@ pub(crate) struct Holding {
 impl Holding {
     /// It has grown to so many bytes.
     pub(crate) fn grow(&self, len: usize) {
-        if let Some(memory) = self.meter.live().memories.get_mut(&self.id) {
+        if let Some(memory) = self.meter.memories().live.get_mut(&self.id) {
             memory.1 = len;
         }
     }
@@ -161,7 +173,7 @@ impl Holding {
 
 impl Drop for Holding {
     fn drop(&mut self) {
-        self.meter.live().memories.remove(&self.id);
+        self.meter.memories().live.remove(&self.id);
     }
 }
 

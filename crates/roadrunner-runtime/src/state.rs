@@ -114,6 +114,11 @@ impl HostState {
         self.app.as_ref().expect("an idle sandbox does nothing")
     }
 
+    /// Whether it has numbers for all tickets of another call: they are never used twice.
+    pub(crate) fn has_tickets_left(&self) -> bool {
+        self.next_ticket < i32::MAX / 2
+    }
+
     /// Ends what belongs to a call, and gives up the app.
     pub(crate) fn rest(&mut self) -> Option<Arc<App>> {
         // Files are closed, and what was logged is forgotten.
@@ -128,6 +133,8 @@ impl HostState {
     /// Belongs to a call of this app again.
     pub(crate) fn resume(&mut self, app: &Arc<App>) -> Result<(), Fault> {
         self.app = Some(Arc::clone(app));
+        // What it runs before its call begins has the function's own time, as a start has.
+        self.deadline = Instant::now() + self.function.spec.timeout;
         self.wasi = Self::wasi_of(&self.function, self.epoch)?;
         Ok(())
     }

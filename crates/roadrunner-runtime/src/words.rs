@@ -69,8 +69,13 @@ fn place_of(backtrace: &WasmBacktrace) -> String {
     place
 }
 
+/// Whether an instance could not be made because there are as many as there can be.
+pub(crate) fn is_crowded(error: &wasmtime::Error) -> bool {
+    error.is::<PoolConcurrencyLimitError>()
+}
+
 pub(crate) fn instantiation_fault(function: &Function, error: wasmtime::Error) -> Fault {
-    if error.is::<PoolConcurrencyLimitError>() {
+    if is_crowded(&error) {
         return Fault::Exhausted {
             function: function.spec.name.clone(),
             reason: format!("all sandboxes are in use ({error})"),

@@ -226,8 +226,14 @@ impl Exchange {
             made.epoch
         };
         // Others may call what is made already meanwhile.
-        let (entries, version) = self.registry.now();
-        let exe = Arc::new(self.make(entry, extent, &entries)?);
+        let (entries, mut version) = self.registry.now();
+        let mut made = self.make(entry, extent, &entries);
+        if made.is_err() && self.registry.version_of_all() != version {
+            let (entries, later) = self.registry.now();
+            version = later;
+            made = self.make(entry, extent, &entries);
+        }
+        let exe = Arc::new(made?);
         let mut made = lock(&self.made);
         if (made.version, made.epoch) == (version, epoch) {
             made.workflows.insert(key, Arc::clone(&exe));

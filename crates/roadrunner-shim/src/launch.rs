@@ -80,6 +80,8 @@ fn launch(flags: &Flags, path: &Path, cgroup: Option<&Cgroup>) -> Result<()> {
         joined.inspect_err(|_| {
             let _ = process.kill();
             let _ = process.wait();
+            // Nobody is asked to take away what never started.
+            cgroup.inspect(|cgroup| cgroup.remove());
         })?;
         Ok(())
     });

@@ -83,6 +83,7 @@ pub(crate) fn make_dir(path: &Path) -> io::Result<()> {
 pub(crate) struct Registry {
     dir: PathBuf,
     known: Mutex<Known>,
+    reading: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -106,9 +107,16 @@ impl Registry {
     /// Reads a namespace's entries.
     pub(crate) fn open(dir: &Path) -> io::Result<Self> {
         make_dir(&dir.join("functions"))?;
-        let registry = Self { dir: dir.to_owned(), known: Mutex::default() };
+        let registry =
+            Self { dir: dir.to_owned(), known: Mutex::default(), reading: Mutex::default() };
         registry.look()?;
         Ok(registry)
+    }
+
+    /// Held while entries are read, so that what was read later is also what is kept.
+    fn reading(&self) -> MutexGuard<'_, ()> {
+        // As below.
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -130,6 +138,12 @@ impl Registry {
         self.known().version
     }
 
+    /// The same, after a look at every entry: for who misses one.
+    pub(crate) fn version_of_all(&self) -> u64 {
+        self.known().read_at = None;
+        self.version()
+    }
+
     /// Reads the entries again where the directory has changed.
     fn look(&self) -> io::Result<()> {
         let functions = self.dir.join("functions");
@@ -137,12 +151,17 @@ impl Registry {
         if self.known().read_at == Some(changed) {
             return Ok(());
         }
+        let _reading = self.reading();
         let known: Vec<_> = self.known().entries.keys().cloned().collect();
+        let mut is_whole = true;
         for entry in fs::read_dir(&functions)? {
-            self.refresh(&entry?.file_name());
+            is_whole &= self.refresh(&entry?.file_name());
         }
-        known.iter().for_each(|name| self.refresh(OsStr::new(name)));
-        self.known().read_at = (changed + TICK < now).then_some(changed);
+        for name in &known {
+            is_whole &= self.refresh(OsStr::new(name));
+        }
+        // What could not be read is read again at the next look.
+        self.known().read_at = (is_whole && changed + TICK < now).then_some(changed);
         Ok(())
     }
 
@@ -177,7 +196,9 @@ impl Registry {
         let _ = fs::remove_file(&draft);
         match linked {
             Ok(()) => {
+                let reading = self.reading();
                 self.refresh(OsStr::new(&name));
+                drop(reading);
                 Ok(Published { dir: self.dir.clone(), name, _locked: file })
             }
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
@@ -193,12 +214,15 @@ impl Registry {
 
     /// Somebody did not answer: looks whether it is still there.
     pub(crate) fn doubt(&self, function: &str) {
+        let _reading = self.reading();
         self.refresh(OsStr::new(function));
     }
 
-    /// Reads one entry, or notes that it is gone. A stale one is removed.
-    fn refresh(&self, name: &OsStr) {
-        let Some(name) = name.to_str() else { return };
+    /// Reads one entry, or notes that it is gone. A stale one is removed. False where it could not be read, by whatever
+    /// fault of this host.
+    fn refresh(&self, name: &OsStr) -> bool {
+        let Some(name) = name.to_str() else { return true };
+        let mut was_read = true;
         let read = match read(&self.dir, name) {
             Ok(Found::Entry(entry)) => Some(entry),
             Ok(Found::Nothing) => None,
@@ -210,18 +234,21 @@ impl Registry {
             }
             Err(error) => {
                 tracing::warn!(function = name, %error, "an entry of a function can't be read");
+                let is_wrong = [ErrorKind::InvalidData, ErrorKind::UnexpectedEof, ErrorKind::Other];
+                was_read = is_wrong.contains(&error.kind());
                 None
             }
         };
         let mut known = self.known();
         if known.entries.get(name) == read.as_ref() {
-            return;
+            return was_read;
         }
         match read {
             Some(entry) => known.entries.insert(name.to_owned(), entry),
             None => known.entries.remove(name),
         };
         known.version += 1;
+        was_read
     }
 }
 

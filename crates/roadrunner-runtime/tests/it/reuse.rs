@@ -7,7 +7,7 @@ use roadrunner_abi::Errno;
 use roadrunner_runtime::{App, Fault, FunctionSpec, LoadError, Payload};
 
 use crate::support::{
-    ECHO, answers, ask, code, guest, load, module, pattern, runtime, sealed, send, source, spec,
+    ECHO, answers, ask, code, guest, handler, load, module, pattern, runtime, sealed, send, source, spec,
     still_works, words,
 };
 
@@ -52,7 +52,7 @@ fn a_sandbox_whose_call_did_not_succeed_never_comes_back() {
         (if (i32.eq (local.get $a) (i32.const 3)) (then (call $fail (i32.const 1024) (i32.const 4))))
         (if (i32.eq (local.get $a) (i32.const 4)) (then (return (i64.const -1))))";
     let mut main = reused("main", body);
-    main.timeout = Duration::from_millis(300);
+    main.timeout = Duration::from_secs(2);
     let app = load(&runtime(), vec![main, spec("echo", guest(ECHO))]);
     for (what, fault) in [(1, "Trapped"), (2, "TimedOut"), (3, "Failed"), (4, "Violation")] {
         assert_eq!([answers(&app, b"x"), answers(&app, b"x")], [[1], [2]], "before a {fault}");
@@ -127,6 +127,39 @@ fn idle_sandboxes_make_way() {
     assert_eq!(answers(&app, b"x"), [2]);
     still_works(&app);
     assert_eq!(answers(&app, b"x"), [1]);
+}
+
+#[test]
+fn idle_sandboxes_of_other_apps_make_way_too() {
+    let runtime = runtime();
+    let [one, other] = [(); 2].map(|()| load(&runtime, vec![reused("main", "")]));
+    let replies: Vec<_> = (0..16).map(|_| send(&one, "main", b"x").unwrap()).collect();
+    drop(replies);
+    assert_eq!(answers(&other, b"x"), [1]);
+}
+
+#[test]
+fn a_function_that_can_not_start_costs_nobody_an_idle_sandbox() {
+    let broken = format!("(func (export \"_initialize\") unreachable) {}", handler(ECHO));
+    let specs = vec![reused("main", ""), spec("peer", module(&broken))];
+    let app = load(&runtime(), specs);
+    assert_eq!(answers(&app, b"x"), [1]);
+    assert!(matches!(ask(&app, "peer", b"x"), Err(Fault::Trapped { .. })));
+    assert_eq!(answers(&app, b"x"), [2]);
+}
+
+#[test]
+fn room_for_a_payload_is_made_in_the_functions_own_time() {
+    let mut main = reused("main", "");
+    main.timeout = Duration::from_millis(1500);
+    let app = load(&runtime(), vec![main]);
+    let small = send(&app, "main", &pattern(50_000)).unwrap();
+    let large = send(&app, "main", &pattern(5_000_000)).unwrap();
+    // Idle, and without room for what came last: making some takes the guest's allocator, after its call's time is over.
+    drop(small);
+    std::thread::sleep(Duration::from_millis(1700));
+    assert!(app.prepare("main").is_ok());
+    drop(large);
 }
 
 #[test]
