@@ -120,13 +120,15 @@ pub(super) fn with_certificates(daemon: &Daemon) -> Result<()> {
     stranger.args(["netns", "exec", "here"]).arg(&roadrunner);
     stranger.args(["invoke", "resize", "--node", "10.77.0.2:7400", "--insecure", "--input"]);
     let (_, said, code) = outcome(stranger.arg(daemon.folder().join("photo")))?;
-    ensure!(code != 0, "a stranger was heard: {said}");
+    let was_heard = code == 0 || said.contains("the payload is not a frame");
+    ensure!(!was_heard, "a stranger was heard: {said}");
     // Each address is for its function alone.
     let mut other = daemon.inside(Path::new("ip"));
     other.args(["netns", "exec", "here"]).arg(&roadrunner).args(["invoke", "encode", "--node"]);
     other.args(["there@10.77.0.2:7400", "--tls"]).arg(tls.join("here")).arg("--input");
     let (_, said, code) = outcome(other.arg(daemon.folder().join("photo")))?;
-    ensure!(code != 0, "the address of one function took a call of another: {said}");
+    let is_unknown = code != 0 && said.contains("serves nothing called `encode`");
+    ensure!(is_unknown, "the address of one function took a call of another: {said}");
 
     end_in(daemon, &daemon.node("there"), "encode")?;
     let here = daemon.registry_of(&daemon.node("here"));
