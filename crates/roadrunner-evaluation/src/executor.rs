@@ -141,6 +141,9 @@ impl Real {
                 "no",
                 "--dir",
                 &dir,
+                // It listens on loopback or on a link between two namespaces.
+                "--protected-mode",
+                "no",
             ];
             if !answers(Path::new("redis-server"), "--version") {
                 return Err(Missing("there is no redis-server on this machine".into()));
