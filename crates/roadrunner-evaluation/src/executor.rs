@@ -129,26 +129,7 @@ impl Real {
             side.shared = Some(SharedFiles(listen.clone()));
         }
         if system == System::Redis {
-            let dir = self.setting.work.as_os_str().to_string_lossy().into_owned();
-            let args = [
-                "--bind",
-                sink_ip,
-                "--port",
-                REDIS_PORT,
-                "--save",
-                "",
-                "--appendonly",
-                "no",
-                "--dir",
-                &dir,
-                // It listens on loopback or on a link between two namespaces.
-                "--protected-mode",
-                "no",
-            ];
-            if !answers(Path::new("redis-server"), "--version") {
-                return Err(Missing("there is no redis-server on this machine".into()));
-            }
-            side.server(process::command(side.group.as_ref(), far, "redis-server", args))?;
+            side.serve_redis(&self.setting.work, far, sink_ip)?;
             listen = format!("{sink_ip}:{REDIS_PORT}");
         }
         let in_container = matches!(system, System::NativeHttpJson | System::NativeHttpRaw);
@@ -272,7 +253,15 @@ impl Transfer {
     }
 
     /// Starts a Redis server and waits until it is ready.
-    fn server(&mut self, command: Command) -> io::Result<()> {
+    fn serve_redis(&mut self, work: &Path, host: Option<&Host>, ip: &str) -> Result<(), Missing> {
+        if !answers(Path::new("redis-server"), "--version") {
+            return Err(Missing("there is no redis-server on this machine".into()));
+        }
+        let dir = work.as_os_str().to_string_lossy();
+        let mut args = vec!["--bind", ip, "--port", REDIS_PORT, "--dir", &dir];
+        // It keeps nothing on disk, and listens on loopback or on a link between two namespaces.
+        args.extend(["--save", "", "--appendonly", "no", "--protected-mode", "no"]);
+        let command = process::command(self.group.as_ref(), host, "redis-server", args);
         let mut server = Process::start("redis-server", command)?;
         while !server.line(READY, &self.stop)?.contains("Ready to accept connections") {}
         self.server = Some(server);
