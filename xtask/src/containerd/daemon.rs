@@ -289,6 +289,11 @@ impl Drop for Daemon {
         // Its child goes with it, and with that all of its namespaces.
         let _ = self.unshare.kill();
         let _ = self.unshare.wait();
+        // The first process ends a little after it, and with all of its namespace.
+        let (init, since) = (PathBuf::from(format!("/proc/{}", self.init)), Instant::now());
+        while init.exists() && since.elapsed() < PATIENCE {
+            thread::sleep(Duration::from_millis(20));
+        }
         for mut again in self.restarted.get_mut().unwrap_or_else(PoisonError::into_inner).drain(..)
         {
             let _ = again.wait();
