@@ -56,7 +56,11 @@ impl Shared {
     /// Gives all idle sandboxes back; whether there were any.
     pub(crate) fn clear_idle(&self) -> bool {
         let apps: Vec<_> = self.apps().iter().filter_map(Weak::upgrade).collect();
-        apps.iter().fold(false, |any, app| app.idle.clear() || any)
+        let mut any = false;
+        for app in apps {
+            any |= app.idle.clear();
+        }
+        any
     }
 }
 

@@ -115,7 +115,10 @@ impl Pod {
         };
         let mut rootfs = Rootfs::mount(&bundle, &spec, &request.rootfs)?;
         let stop = Arc::new(Stop::new().map_err(Refusal::failed("make a descriptor"))?);
-        let metered = Metered { meter: Arc::default(), limit: spec.memory().map(|limit| limit.min(ADDRESSABLE)) };
+        let metered = Metered {
+            meter: Arc::default(),
+            limit: spec.memory().map(|limit| limit.min(ADDRESSABLE)),
+        };
         let (work, metered, open_end) = if spec.is_pod() {
             (Work::Pod, None, None)
         } else if let Some(served) = Served::of(&spec)? {

@@ -7,8 +7,8 @@ use roadrunner_abi::Errno;
 use roadrunner_runtime::{App, Fault, FunctionSpec, LoadError, Payload};
 
 use crate::support::{
-    ECHO, answers, ask, code, guest, handler, load, module, pattern, runtime, sealed, send, source, spec,
-    still_works, words,
+    ECHO, answers, ask, code, guest, handler, load, module, pattern, runtime, sealed, send, source,
+    spec, still_works, words,
 };
 
 /// Counts its calls in its memory, and begins its answer anew.
