@@ -7,8 +7,8 @@ use roadrunner_abi::Errno;
 use roadrunner_runtime::{App, Fault, FunctionSpec, LoadError, Payload};
 
 use crate::support::{
-    ECHO, answers, ask, code, guest, handler, load, module, pattern, runtime, sealed, send, source,
-    spec, still_works, words,
+    ALLOCATOR, ECHO, answers, ask, code, guest, handler, load, module, module_with, pattern,
+    runtime, sealed, send, source, spec, still_works, words,
 };
 
 /// Counts its calls in its memory, and begins its answer anew.
@@ -140,7 +140,7 @@ fn idle_sandboxes_of_other_apps_make_way_too() {
 
 #[test]
 fn a_function_that_can_not_start_costs_nobody_an_idle_sandbox() {
-    let broken = format!("(func (export \"_initialize\") unreachable) {}", handler(ECHO));
+    let broken = format!("(func $broken unreachable) (start $broken) {}", handler(ECHO));
     let specs = vec![reused("main", ""), spec("peer", module(&broken))];
     let app = load(&runtime(), specs);
     assert_eq!(answers(&app, b"x"), [1]);
@@ -150,14 +150,23 @@ fn a_function_that_can_not_start_costs_nobody_an_idle_sandbox() {
 
 #[test]
 fn room_for_a_payload_is_made_in_the_functions_own_time() {
-    let mut main = reused("main", "");
-    main.timeout = Duration::from_millis(1500);
-    let app = load(&runtime(), vec![main]);
+    // Slow enough for the deadline to be looked at.
+    let slow = "(local $n i32) (loop $next
+        (local.set $n (i32.add (local.get $n) (i32.const 1)))
+        (br_if $next (i32.lt_u (local.get $n) (i32.const 30000000))))
+        (local.set $at";
+    let allocator = ALLOCATOR.replacen("(local.set $at", slow, 1);
+    let mut main = spec("main", module_with(&allocator, &handler(COUNT)));
+    (main.reuse, main.timeout) = (true, Duration::from_millis(1500));
+    let mut others = spec("peer", guest("(loop $ever (br $ever))"));
+    others.timeout = Duration::from_millis(1700);
+    let app = load(&runtime(), vec![main, others]);
     let small = send(&app, "main", &pattern(50_000)).unwrap();
     let large = send(&app, "main", &pattern(5_000_000)).unwrap();
     // Idle, and without room for what came last: making some takes the guest's allocator, after its call's time is over.
     drop(small);
-    std::thread::sleep(Duration::from_millis(1700));
+    // Time only passes for guests while one runs.
+    assert!(matches!(ask(&app, "peer", b"x"), Err(Fault::TimedOut { .. })));
     assert!(app.prepare("main").is_ok());
     drop(large);
 }
@@ -210,8 +219,7 @@ fn the_list_of_a_fan_in_is_the_guests_to_free() {
              (call $put (i32.eq (call $buffer_alloc (i32.const 8) (i32.const 0)) (local.get $list)))
              (call $done))"#
     );
-    let text =
-        crate::support::module_with(allocator, &join).replace("\"memory\") 1", "\"memory\") 2");
+    let text = module_with(allocator, &join).replace("\"memory\") 1", "\"memory\") 2");
     let mut main = spec("main", text);
     main.reuse = true;
     let app = load(&runtime(), vec![main]);
