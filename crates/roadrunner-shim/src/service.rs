@@ -32,7 +32,7 @@ use crate::registry;
 use crate::rootfs::Rootfs;
 use crate::serve::{Exit, Lazy};
 use crate::spec::Spec;
-use crate::stats::Figures;
+use crate::stats::OfPod;
 use crate::streams::{Places, Streams};
 
 /// What a guest without a limit of its own may use: all that it can address.
@@ -49,6 +49,8 @@ pub(crate) struct Pod {
     functions: Mutex<Option<Arc<Functions>>>,
     runtime: Lazy,
     images: Store,
+    /// What it uses itself.
+    own: OfPod,
     events: Arc<Events>,
     exit: Arc<Exit>,
     /// This process, which is every container's.
@@ -63,8 +65,20 @@ impl Pod {
         exit: Arc<Exit>,
     ) -> Self {
         let (pid, containers, functions) = (std::process::id(), Mutex::default(), Mutex::default());
-        let making = Mutex::default();
-        Self { namespace, name, containers, making, functions, runtime, images, events, exit, pid }
+        let (making, own) = (Mutex::default(), OfPod::default());
+        Self {
+            namespace,
+            name,
+            containers,
+            making,
+            functions,
+            runtime,
+            images,
+            own,
+            events,
+            exit,
+            pid,
+        }
     }
 
     fn containers(&self) -> MutexGuard<'_, HashMap<String, Arc<Container>>> {
@@ -227,8 +241,13 @@ impl Pod {
     }
 
     fn delete_one(&self, id: &str, exec: &str) -> Result<DeleteResponse, Refusal> {
-        let ended = self.find(id, exec)?.delete()?;
-        self.containers().remove(id);
+        let container = self.find(id, exec)?;
+        let ended = container.delete()?;
+        if self.containers().remove(id).is_some()
+            && let Some(figures) = container.figures()
+        {
+            self.own.without(figures);
+        }
         let (exit_status, exited_at) = told(ended);
         let event = TaskDelete {
             container_id: id.to_owned(),
@@ -339,7 +358,7 @@ impl Task for Pod {
             None => {
                 let all: Vec<_> = self.containers().values().cloned().collect();
                 let guests: Vec<_> = all.iter().filter_map(|it| it.figures()).collect();
-                Figures::of_host(&guests)?
+                self.own.figures(&guests)?
             }
         };
         let stats = figures.message(cgroup::is_unified())?;

@@ -1,6 +1,7 @@
 //! What a container uses, in the words of the kernel's control groups, which containerd and the kubelet understand. The numbers
 //! are those of its sandboxes: a pod is one process, and control groups don't see inside.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use containerd_shim_protos::cgroups::metrics as v1;
@@ -22,8 +23,8 @@ pub(crate) struct Figures {
 }
 
 impl Figures {
-    /// What this process uses besides the guests of its containers: that is the pod's own.
-    pub(crate) fn of_host(guests: &[Self]) -> Result<Self, Refusal> {
+    /// What this process uses besides the guests of its containers.
+    fn of_host(guests: &[Self]) -> Result<Self, Refusal> {
         let statm = std::fs::read_to_string("/proc/self/statm");
         let statm = statm.map_err(Refusal::failed("read this process's memory"))?;
         let pages: u64 = statm.split(' ').nth(1).and_then(|it| it.parse().ok()).unwrap_or(0);
@@ -49,7 +50,7 @@ impl Figures {
     }
 
     fn first(self) -> v1::Metrics {
-        let total = u64::try_from(self.cpu.as_nanos()).unwrap_or(u64::MAX);
+        let total = nanos(self.cpu);
         let usage = v1::CPUUsage { total, user: total, ..Default::default() };
         let cpu = v1::CPUStat { usage: MessageField::some(usage), ..Default::default() };
         // What has no limit has the greatest that the kernel would tell.
@@ -85,6 +86,33 @@ impl Figures {
     }
 }
 
+/// What is the pod's own: what its process uses besides the guests of its containers. Its processor time only grows, whatever a
+/// guest's run has told too early, and what a container has used that is gone is not the pod's.
+#[derive(Debug, Default)]
+pub(crate) struct OfPod {
+    ended_ns: AtomicU64,
+    told_ns: AtomicU64,
+}
+
+impl OfPod {
+    /// A container is gone, which had used this.
+    pub(crate) fn without(&self, container: Figures) {
+        self.ended_ns.fetch_add(nanos(container.cpu), Ordering::Relaxed);
+    }
+
+    /// What it is now, beside what the containers use that are there.
+    pub(crate) fn figures(&self, guests: &[Figures]) -> Result<Figures, Refusal> {
+        let now = Figures::of_host(guests)?;
+        let own = nanos(now.cpu).saturating_sub(self.ended_ns.load(Ordering::Relaxed));
+        let told = self.told_ns.fetch_max(own, Ordering::Relaxed).max(own);
+        Ok(Figures { cpu: Duration::from_nanos(told), ..now })
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,6 +132,21 @@ mod tests {
         let second = v2::Metrics::parse_from_bytes(&any.value).unwrap();
         assert_eq!((second.cpu.usage_usec, second.memory.usage), (1_500, 65_536));
         assert_eq!(second.memory.usage_limit, 1 << 20);
+    }
+
+    #[test]
+    fn the_pods_own_time_never_runs_backwards_and_takes_nothing_over() {
+        let pod = OfPod::default();
+        let guest = |cpu| Figures { cpu, ..Figures::default() };
+        let first = pod.figures(&[]).unwrap().cpu;
+        let early = pod.figures(&[guest(Duration::from_secs(3600))]).unwrap().cpu;
+        assert_eq!(early, first, "a guest told too much for a moment");
+        pod.without(guest(Duration::from_secs(3600)));
+        assert_eq!(
+            pod.figures(&[]).unwrap().cpu,
+            first,
+            "what a container had used is not the pod's"
+        );
     }
 
     #[test]

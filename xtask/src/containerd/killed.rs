@@ -85,15 +85,17 @@ pub(super) fn containerd(daemon: &Daemon) -> Result<()> {
         kubelet.start(&pod, &Container { name, image: IMAGE, command: &[&command], options })?;
     }
     let program = |name, command| Container { name, image: PROGRAM, command, options: &[] };
-    let nap = kubelet.start(&pod, &program("nap", &["/program.wasm", "nap", "1500", "7"]))?;
     let sleep = kubelet.start(&pod, &program("sleep", &["/program.wasm", "sleep"]))?;
+    let nap = kubelet.start(&pod, &program("nap", &["/program.wasm", "nap", "3000", "7"]))?;
     let shims = daemon.shims()?;
+    let status = kubelet.ask(&["status", &nap])?;
+    ensure!(status.starts_with("running"), "it is over too early to show anything: {status}");
 
     kill(daemon.containerd()?)?;
     let (said, code) = invoke_at(daemon, &kubelet.registry())?;
     ensure!(code == 0, "without containerd: {said}");
     // It ends while nobody is there to be told.
-    thread::sleep(Duration::from_secs(2));
+    thread::sleep(Duration::from_millis(3500));
     ensure!(daemon.shims()? == shims, "pods went with containerd");
     daemon.start_containerd()?;
 
