@@ -139,8 +139,9 @@ impl Real {
          -> Result<Process, Missing> {
             let command = if in_container {
                 let contents = Contents { host, program, args: &args, variables: &[], files: &[] };
-                let container = Container::new(self.runc()?, &self.setting.work, &contents)?;
-                let command = container.command(side.group.as_ref());
+                let runc = self.runc()?;
+                let container = Container::new(runc, &self.setting.work, &contents)?;
+                let command = process::command(side.group.as_ref(), None, runc, container.args());
                 side.containers.push(container);
                 command
             } else {
