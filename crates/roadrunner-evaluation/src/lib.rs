@@ -32,5 +32,6 @@ mod schedule;
 
 pub use executor::{Real, Setting};
 pub use plan::{Cell, Mode, Work, cells};
+pub use programs::CLANG;
 pub use results::{Outcome, Results, ResultsError};
 pub use schedule::{End, Executor, Missing, Side, run};

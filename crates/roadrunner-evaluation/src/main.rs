@@ -114,7 +114,7 @@ fn evaluate(options: &Run) -> Result<End> {
         runc: runc.exists().then_some(runc),
     };
     let mut results = Results::open(&options.results)?;
-    machine::describe(options)?;
+    machine::describe(options, &results)?;
     std::fs::create_dir_all(&options.work)
         .with_context(|| format!("can't make {}", options.work.display()))?;
     let cells = cells(options.mode, options.only);

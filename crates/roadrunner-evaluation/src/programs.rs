@@ -27,6 +27,9 @@ const PICTURE: u64 = 3264 * 2448 * 3;
 /// The file that `cat` reads: a page of text.
 const PAGE: u64 = 4096;
 
+/// The clang that compiles: the version that `cargo xtask evaluate` installs.
+pub const CLANG: &str = "clang-19";
+
 /// Functions that are loaded to see what one more takes.
 const IDLE: u32 = 200;
 
@@ -194,10 +197,10 @@ impl Real {
         let built = self.setting.work.join(format!("{name}-{system}"));
         let (compiler, options): (_, &[&str]) = match system {
             System::NativeGcc => ("gcc", &["-O3"]),
-            System::NativeClang => ("clang-19", &["-O3"]),
+            System::NativeClang => (CLANG, &["-O3"]),
             // -O2: what is inlined is then Wasmtime's choice as well.
             System::Roadrunner => {
-                ("clang-19", &["-O2", "-msimd128", "--target=wasm32-wasi", "--sysroot=/usr"])
+                (CLANG, &["-O2", "-msimd128", "--target=wasm32-wasi", "--sysroot=/usr"])
             }
             _ => return Err(Missing(format!("{system} computes nothing"))),
         };
