@@ -120,7 +120,7 @@ fn evaluate(options: &Run) -> Result<End> {
     let cells = cells(options.mode, options.only);
     let executor = Real::new(setting, Arc::clone(&stop));
     let mut say = |line: &str| eprintln!("{line}");
-    if let Some(reason) = executor.has_latency_only() {
+    if let Some(reason) = executor.unmeasured() {
         say(&reason);
     }
     let end = run(&cells, &executor, &mut results, &stop, &mut say);

@@ -91,13 +91,13 @@ impl Real {
         let inputs = Inputs::of(&self.setting.work, program)?;
         let module = self.setting.guests.join(format!("{}.wasm", name(program)));
         match system {
-            System::RoadrunnerSandbox => self.sandbox(&module, inputs.variable.as_ref(), &inputs),
+            System::RoadrunnerSandbox => self.sandbox(system, &module, &inputs),
             System::Runc
             | System::ProcessPerFunction
             | System::NodeWasi
             | System::RoadrunnerProcess => {
                 let command = self.one_shot(program, system, &module, &inputs)?;
-                let (group, stop) = (Self::group(), Arc::clone(&self.stop));
+                let (group, stop) = (Self::group(system), Arc::clone(&self.stop));
                 let one_shot = OneShot { command, inputs, group, stop };
                 Ok(Box::new(Started { one_shot, program }))
             }
@@ -169,13 +169,14 @@ impl Real {
     /// A process that runs, and calls a module in a fresh sandbox each time.
     fn sandbox(
         &self,
+        system: System,
         module: &Path,
-        variable: Option<&(&'static str, String)>,
         inputs: &Inputs,
     ) -> Result<Box<dyn Side>, Missing> {
-        let group = Self::group();
+        let group = Self::group(system);
         let mut args =
             vec!["sandbox".into(), module.to_owned(), inputs.stdin.clone(), inputs.folder.clone()];
+        let variable = inputs.variable.as_ref();
         args.extend(variable.map(|(name, value)| PathBuf::from(format!("{name}={value}"))));
         let command = process::command(group.as_ref(), None, &self.setting.wasm, args);
         let mut process = Process::start("the process with the sandboxes", command)?;
@@ -216,12 +217,12 @@ impl Real {
         let variable = ("SIZE", size.to_string());
         let folder = self.setting.work.clone();
         let stdin = PathBuf::from("/dev/null");
-        let inputs = Inputs { stdin, variable: Some(variable.clone()), folder, expected: None };
+        let inputs = Inputs { stdin, variable: Some(variable), folder, expected: None };
         if system == System::Roadrunner {
-            return self.sandbox(&built, Some(&variable), &inputs);
+            return self.sandbox(system, &built, &inputs);
         }
         let command: Start = Box::new(move || Ok((vec![built.clone().into()], None)));
-        let (group, stop) = (Self::group(), Arc::clone(&self.stop));
+        let (group, stop) = (Self::group(system), Arc::clone(&self.stop));
         let one_shot = OneShot { command, inputs, group, stop };
         Ok(Box::new(Native { one_shot, expected: None }))
     }
