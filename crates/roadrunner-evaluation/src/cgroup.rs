@@ -78,6 +78,13 @@ impl Cgroup {
         Ok(this)
     }
 
+    /// Whether it counts what is started in it. With version 2 runc puts a container beside the group that runc is in,
+    /// and below it with version 1.
+    #[must_use]
+    pub(crate) fn counts(&self, in_container: bool) -> bool {
+        !(self.unified && in_container)
+    }
+
     /// The files that a process writes its number to, to be in it.
     #[must_use]
     pub(crate) fn doors(&self) -> Vec<PathBuf> {
@@ -156,6 +163,17 @@ mod tests {
         let (user, kernel) = now.since(then, begin);
         assert!((user - 0.075).abs() < 1e-9 && (kernel - 0.025).abs() < 1e-9, "{user} {kernel}");
         assert_eq!(then.since(begin, then), (0.1, 0.0));
+    }
+
+    #[test]
+    fn containers_are_counted_with_version_1_alone() {
+        let group = |unified| {
+            let nowhere = PathBuf::from("/nowhere");
+            Cgroup { cpu: nowhere.clone(), memory: nowhere, unified }
+        };
+        let counts =
+            |unified| [false, true].map(|in_container| group(unified).counts(in_container));
+        assert_eq!([counts(false), counts(true)], [[true, true], [true, false]]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! A container shares the host's network unless it is on a host of its own, which is the fastest that containers can be
 //! connected, and so the hardest to beat.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,9 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::cgroup::Cgroup;
 use crate::hosts::Host;
-use crate::process;
 
 /// What the host's programs are linked with, where it is there.
 const LIBRARIES: [&str; 3] = ["/usr", "/lib", "/lib64"];
@@ -57,20 +56,12 @@ impl Container {
         Ok(this)
     }
 
-    /// The command that runs it and ends with it.
+    /// What runc is told, to run it and end with it.
     #[must_use]
-    pub(crate) fn command(&self, group: Option<&Cgroup>) -> Command {
+    pub(crate) fn args(&self) -> [OsString; 6] {
         let [state, bundle] =
             ["state", "bundle"].map(|name| self.folder.join(name).into_os_string());
-        let words = [
-            "--root".into(),
-            state,
-            "run".into(),
-            "--bundle".into(),
-            bundle,
-            self.id.clone().into(),
-        ];
-        process::command(group, None, &self.runc, words)
+        ["--root".into(), state, "run".into(), "--bundle".into(), bundle, self.id.clone().into()]
     }
 }
 

@@ -100,26 +100,33 @@ impl Real {
         found.as_deref().ok_or_else(|| Missing("there is no runc on this machine".into()))
     }
 
-    /// Why processor time and memory can't be measured here, where they can't.
+    /// Of what processor time and memory can't be measured here, and why.
     #[must_use]
-    pub fn has_latency_only(&self) -> Option<String> {
-        let error = Cgroup::new().err()?;
-        Some(format!(
-            "processor time and memory are not measured: no control group can be made ({error}); it takes root"
-        ))
+    pub fn unmeasured(&self) -> Option<String> {
+        match Cgroup::new() {
+            Err(error) => Some(format!(
+                "processor time and memory are not measured: no control group can be made ({error}); it takes root"
+            )),
+            Ok(group) if !group.counts(true) => Some(
+                "processor time and memory of containers are not measured: with version 2 of control groups runc \
+                puts them elsewhere"
+                    .into(),
+            ),
+            Ok(_) => None,
+        }
     }
 
-    /// A group that the processes of a system are in; none where there can't be one, and then a run has a latency
-    /// only.
-    pub(crate) fn group() -> Option<Cgroup> {
-        Cgroup::new().ok()
+    /// A group that the processes of a system are in; none where there can't be one or it would not count them, and
+    /// then a run has a latency only.
+    pub(crate) fn group(system: System) -> Option<Cgroup> {
+        Cgroup::new().ok().filter(|group| group.counts(system.is_in_container()))
     }
 
     fn transfer(&self, order: Order, place: Place, system: System) -> Result<Transfer, Missing> {
         let hosts = self.hosts(place)?;
         let hosts = hosts.as_deref().and_then(|hosts| hosts.as_ref().ok());
         let (near, far) = (hosts.map(|hosts| &hosts[0]), hosts.map(|hosts| &hosts[1]));
-        let mut side = Transfer::new(order, Self::group(), Arc::clone(&self.stop));
+        let mut side = Transfer::new(order, Self::group(system), Arc::clone(&self.stop));
         let sink_ip = if hosts.is_some() { hosts::ADDRESSES[1] } else { "127.0.0.1" };
         let mut listen = format!("{sink_ip}:0");
         let (program, name) = self.agent(system)?;
@@ -132,15 +139,15 @@ impl Real {
             side.serve_redis(&self.setting.work, far, sink_ip)?;
             listen = format!("{sink_ip}:{REDIS_PORT}");
         }
-        let in_container = matches!(system, System::NativeHttpJson | System::NativeHttpRaw);
         let start = |side: &mut Transfer,
                      host: Option<&Host>,
                      args: [&str; 5]|
          -> Result<Process, Missing> {
-            let command = if in_container {
+            let command = if system.is_in_container() {
                 let contents = Contents { host, program, args: &args, variables: &[], files: &[] };
-                let container = Container::new(self.runc()?, &self.setting.work, &contents)?;
-                let command = container.command(side.group.as_ref());
+                let runc = self.runc()?;
+                let container = Container::new(runc, &self.setting.work, &contents)?;
+                let command = process::command(side.group.as_ref(), None, runc, container.args());
                 side.containers.push(container);
                 command
             } else {

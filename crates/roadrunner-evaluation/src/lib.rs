@@ -5,6 +5,7 @@
 //!   schedule.rs   warm-up, calibration, turns, what is left; knows an `Executor` and no process
 //!   executor.rs   the systems as they are: processes, containers, hosts
 //!   programs.rs   programs that start, work and end
+//!   job.rs        such a program's process, and its clock
 //!   results.rs    a row after each run
 //!   agent.rs      what a system's processes and the harness say to each other
 //!   native/       the peers without a sandbox, which this program runs itself
@@ -20,6 +21,7 @@ mod container;
 mod executor;
 mod hosts;
 pub mod http;
+mod job;
 pub mod names;
 pub mod native;
 mod plan;
@@ -30,5 +32,6 @@ mod schedule;
 
 pub use executor::{Real, Setting};
 pub use plan::{Cell, Mode, Work, cells};
+pub use programs::CLANG;
 pub use results::{Outcome, Results, ResultsError};
 pub use schedule::{End, Executor, Missing, Side, run};

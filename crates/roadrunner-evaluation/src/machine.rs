@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum as _;
+use roadrunner_evaluation::{CLANG, Results};
 use serde_json::{Value, json};
 
 use crate::Run;
@@ -16,7 +17,7 @@ const PEERS: [(&str, &[&str]); 6] = [
     ("runc", &["runc", "--version"]),
     ("redis-server", &["redis-server", "--version"]),
     ("gcc", &["gcc", "--version"]),
-    ("clang", &["clang", "--version"]),
+    ("clang", &[CLANG, "--version"]),
     ("node", &["node", "--version"]),
     ("rustc", &["rustc", "--version"]),
 ];
@@ -24,28 +25,56 @@ const PEERS: [(&str, &[&str]); 6] = [
 /// The file's name.
 const FILE: &str = "machine.json";
 
-/// Writes it; fails where the folder has results of the other mode or build.
-pub(crate) fn describe(options: &Run) -> Result<()> {
+/// What all rows of a folder must have in common: medians of several of them would be of nothing.
+const IN_COMMON: [&str; 6] = ["mode", "profile", "commit", "cpu", "cores", "kernel"];
+
+/// What is not built: changes there are none of the programs. The evaluation itself writes the results and the README.
+const NOT_BUILT: [&str; 2] = [":(top,exclude)evaluation/results", ":(top,exclude,glob)**/*.md"];
+
+/// Writes it; fails where the folder has rows that were made otherwise.
+pub(crate) fn describe(options: &Run, results: &Results) -> Result<()> {
     let path = options.results.join(FILE);
     let mode = options
         .mode
         .to_possible_value()
         .map_or_else(String::new, |mode| mode.get_name().to_owned());
-    if let Ok(text) = fs::read_to_string(&path) {
-        let earlier: Value = serde_json::from_str(&text)
-            .with_context(|| format!("{} is damaged", path.display()))?;
-        for (name, now) in [("mode", &mode), ("profile", &options.profile)] {
-            if earlier[name] != **now {
-                bail!(
-                    "{} has results of {name} {}, and this is {now}; name another folder with --results",
-                    options.results.display(),
-                    earlier[name]
-                );
-            }
+    let now = description(options, &mode);
+    if results.has_rows() {
+        let folder = options.results.display();
+        let text = fs::read_to_string(&path).with_context(|| {
+            format!("{folder} has rows and no {FILE} that says what made them; {ELSEWHERE}")
+        })?;
+        let earlier = serde_json::from_str(&text)
+            .with_context(|| format!("{} is damaged; {ELSEWHERE}", path.display()))?;
+        if let Some(difference) = difference(&earlier, &now) {
+            bail!("{folder} has rows of {difference}; {ELSEWHERE}");
         }
     }
-    let text = serde_json::to_string_pretty(&description(options, &mode))? + "\n";
+    let text = serde_json::to_string_pretty(&now)? + "\n";
     fs::write(&path, text).with_context(|| format!("can't write {}", path.display()))
+}
+
+/// What to do then.
+const ELSEWHERE: &str = "name another folder with --results, or remove that one";
+
+/// The first thing in which new rows would be other than those that are there.
+fn difference(earlier: &Value, now: &Value) -> Option<String> {
+    let name = IN_COMMON.iter().find(|name| earlier[**name] != now[**name])?;
+    Some(format!("{name} {}, and this is {}", earlier[*name], now[*name]))
+}
+
+/// What the sources are: a commit, with `-dirty` behind it where what is built has been changed since. Nothing where
+/// there is no repository.
+fn commit(repository: &Path) -> Option<String> {
+    let git = |args: &[&str]| {
+        let mut git = Command::new("git");
+        first_line(git.args(args).current_dir(repository))
+    };
+    let commit = git(&["rev-parse", "HEAD"])?;
+    let [results, texts] = NOT_BUILT;
+    let changed =
+        git(&["status", "--porcelain", "--untracked-files=no", "--", ":/", results, texts]);
+    Some(if changed.is_some() { commit + "-dirty" } else { commit })
 }
 
 fn description(options: &Run, mode: &str) -> Value {
@@ -71,7 +100,7 @@ fn description(options: &Run, mode: &str) -> Value {
         "mode": mode,
         "profile": options.profile,
         "date": said(&["date", "-u", "+%Y-%m-%dT%H:%M:%SZ"], options),
-        "commit": said(&["git", "rev-parse", "HEAD"], options),
+        "commit": commit(&options.repository),
         "peers": peers,
     })
 }
@@ -81,7 +110,66 @@ fn said(command: &[&str], options: &Run) -> Option<String> {
     let (program, args) = command.split_first()?;
     let own = options.target.join("tools/containerd/bin").join(program);
     let program = if own.exists() { own.as_path() } else { Path::new(program) };
-    let output = Command::new(program).args(args).current_dir(&options.repository).output().ok()?;
+    first_line(Command::new(program).args(args).current_dir(&options.repository))
+}
+
+fn first_line(command: &mut Command) -> Option<String> {
+    let output = command.output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout);
     text.lines().next().map(str::to_owned).filter(|_| output.status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_another_machine_or_commit_are_not_mixed() {
+        let now = json!({
+            "mode": "quick", "profile": "evaluation", "commit": "abc", "cpu": "one", "cores": 2,
+            "kernel": "6", "date": "today",
+        });
+        assert_eq!(difference(&now, &now), None);
+        for name in ["mode", "profile", "commit", "cpu", "cores", "kernel"] {
+            let mut earlier = now.clone();
+            earlier[name] = json!("another");
+            let said = difference(&earlier, &now).expect(name);
+            assert_eq!(said, format!("{name} \"another\", and this is {}", now[name]));
+        }
+        let mut earlier = now.clone();
+        earlier["date"] = json!("yesterday");
+        assert_eq!(difference(&earlier, &now), None, "an interrupted run goes on");
+    }
+
+    #[test]
+    fn changed_sources_are_not_their_commit() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let git = |args: &[&str]| {
+            let mut git = Command::new("git");
+            git.args(["-c", "user.name=test", "-c", "user.email=test@localhost"]).args(args);
+            git.current_dir(folder.path()).output().is_ok_and(|output| output.status.success())
+        };
+        // In a git hook the variable names another repository, which is not this test's.
+        if std::env::var_os("GIT_DIR").is_some() || !git(&["init", "--quiet"]) {
+            return println!("skipped: there is no git here, or this is a hook of it");
+        }
+        assert_eq!(commit(folder.path()), None);
+        let write = |name: &str, text: &str| {
+            fs::write(folder.path().join(name), text).expect("a file");
+        };
+        fs::create_dir_all(folder.path().join("evaluation/results")).expect("a folder");
+        let (source, rows, readme) = ("source.rs", "evaluation/results/runs.csv", "README.md");
+        for name in [source, rows, readme] {
+            write(name, "before");
+        }
+        assert!(git(&["add", "."]) && git(&["commit", "--quiet", "-m", "all"]));
+        let clean = commit(folder.path()).expect("there is a commit");
+        assert!(clean.bytes().all(|byte| byte.is_ascii_hexdigit()), "{clean}");
+        for name in [rows, readme] {
+            write(name, "after");
+        }
+        assert_eq!(commit(folder.path()).as_ref(), Some(&clean), "the evaluation writes these");
+        write(source, "after");
+        assert_eq!(commit(folder.path()), Some(clean + "-dirty"));
+    }
 }

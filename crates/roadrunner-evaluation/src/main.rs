@@ -114,13 +114,13 @@ fn evaluate(options: &Run) -> Result<End> {
         runc: runc.exists().then_some(runc),
     };
     let mut results = Results::open(&options.results)?;
-    machine::describe(options)?;
+    machine::describe(options, &results)?;
     std::fs::create_dir_all(&options.work)
         .with_context(|| format!("can't make {}", options.work.display()))?;
     let cells = cells(options.mode, options.only);
     let executor = Real::new(setting, Arc::clone(&stop));
     let mut say = |line: &str| eprintln!("{line}");
-    if let Some(reason) = executor.has_latency_only() {
+    if let Some(reason) = executor.unmeasured() {
         say(&reason);
     }
     let end = run(&cells, &executor, &mut results, &stop, &mut say);

@@ -98,6 +98,12 @@ impl System {
                 | S::Roadrunner
         )
     }
+
+    /// Whether its functions are in containers.
+    #[must_use]
+    pub(crate) fn is_in_container(self) -> bool {
+        matches!(self, Self::NativeHttpJson | Self::NativeHttpRaw | Self::Runc)
+    }
 }
 
 macro_rules! shown_as_its_value {

@@ -13,7 +13,7 @@ use crate::cgroup::Cgroup;
 use crate::hosts::Host;
 
 /// How often somebody who waits looks whether to stop.
-const LOOK: Duration = Duration::from_millis(100);
+pub(crate) const LOOK: Duration = Duration::from_millis(100);
 
 /// Time that a process has to end after its stdin did.
 const PARTING: Duration = Duration::from_secs(3);

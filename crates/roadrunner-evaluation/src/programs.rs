@@ -1,20 +1,20 @@
 //! Programs that run once: a start, some work, an end. In a container, in a process with a WebAssembly runtime of its
 //! own, or in a fresh sandbox of a process that runs already.
 
-use std::cell::RefCell;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::rc::Rc;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::agent::{Measured, Order};
 use crate::cgroup::{Cgroup, Cpu};
 use crate::container::{Container, Contents};
 use crate::executor::{READY, RUN, Real, answers};
+use crate::job::{self, Job};
 use crate::names::System;
 use crate::plan::{Program, Room};
 use crate::process::{self, Process};
@@ -26,6 +26,9 @@ const PICTURE: u64 = 3264 * 2448 * 3;
 
 /// The file that `cat` reads: a page of text.
 const PAGE: u64 = 4096;
+
+/// The clang that compiles: the version that `cargo xtask evaluate` installs.
+pub const CLANG: &str = "clang-19";
 
 /// Functions that are loaded to see what one more takes.
 const IDLE: u32 = 200;
@@ -88,13 +91,15 @@ impl Real {
         let inputs = Inputs::of(&self.setting.work, program)?;
         let module = self.setting.guests.join(format!("{}.wasm", name(program)));
         match system {
-            System::RoadrunnerSandbox => self.sandbox(&module, inputs.variable.as_ref(), &inputs),
+            System::RoadrunnerSandbox => self.sandbox(system, &module, &inputs),
             System::Runc
             | System::ProcessPerFunction
             | System::NodeWasi
             | System::RoadrunnerProcess => {
                 let command = self.one_shot(program, system, &module, &inputs)?;
-                Ok(Box::new(OneShot { command, program, inputs, group: Self::group() }))
+                let (group, stop) = (Self::group(system), Arc::clone(&self.stop));
+                let one_shot = OneShot { command, inputs, group, stop };
+                Ok(Box::new(Started { one_shot, program }))
             }
             _ => Err(Missing(format!("{system} starts no programs"))),
         }
@@ -110,8 +115,9 @@ impl Real {
     ) -> Result<Start, Missing> {
         let setting = self.setting.clone();
         let words = |program: &Path, args: Vec<String>| -> Start {
-            let program = program.to_owned();
-            Box::new(move |group| Ok((process::command(group, None, &program, &args), None)))
+            let mut words = vec![program.to_owned().into_os_string()];
+            words.extend(args.into_iter().map(OsString::from));
+            Box::new(move || Ok((words.clone(), None)))
         };
         let said = |path: &Path| path.to_string_lossy().into_owned();
         Ok(match system {
@@ -120,7 +126,7 @@ impl Real {
                 let runc = self.runc()?.to_owned();
                 let folder = inputs.folder.clone();
                 let variable = inputs.variable.clone();
-                Box::new(move |group| {
+                Box::new(move || {
                     let variables: Vec<_> =
                         variable.iter().map(|(name, value)| format!("{name}={value}")).collect();
                     let contents = Contents {
@@ -131,7 +137,9 @@ impl Real {
                         files: &[&folder],
                     };
                     let container = Container::new(&runc, &setting.work, &contents)?;
-                    Ok((container.command(group), Some(container)))
+                    let mut words = vec![runc.clone().into_os_string()];
+                    words.extend(container.args());
+                    Ok((words, Some(container)))
                 })
             }
             System::ProcessPerFunction => {
@@ -161,13 +169,14 @@ impl Real {
     /// A process that runs, and calls a module in a fresh sandbox each time.
     fn sandbox(
         &self,
+        system: System,
         module: &Path,
-        variable: Option<&(&'static str, String)>,
         inputs: &Inputs,
     ) -> Result<Box<dyn Side>, Missing> {
-        let group = Self::group();
+        let group = Self::group(system);
         let mut args =
             vec!["sandbox".into(), module.to_owned(), inputs.stdin.clone(), inputs.folder.clone()];
+        let variable = inputs.variable.as_ref();
         args.extend(variable.map(|(name, value)| PathBuf::from(format!("{name}={value}"))));
         let command = process::command(group.as_ref(), None, &self.setting.wasm, args);
         let mut process = Process::start("the process with the sandboxes", command)?;
@@ -189,32 +198,33 @@ impl Real {
         let built = self.setting.work.join(format!("{name}-{system}"));
         let (compiler, options): (_, &[&str]) = match system {
             System::NativeGcc => ("gcc", &["-O3"]),
-            System::NativeClang => ("clang-19", &["-O3"]),
+            System::NativeClang => (CLANG, &["-O3"]),
             // -O2: what is inlined is then Wasmtime's choice as well.
             System::Roadrunner => {
-                ("clang-19", &["-O2", "-msimd128", "--target=wasm32-wasi", "--sysroot=/usr"])
+                (CLANG, &["-O2", "-msimd128", "--target=wasm32-wasi", "--sysroot=/usr"])
             }
             _ => return Err(Missing(format!("{system} computes nothing"))),
         };
         let mut compile = Command::new(compiler);
         compile.args(options).arg("-o").arg(&built).arg(&source).arg("-lm");
         let compiled =
-            compile.output().map_err(|error| Missing(format!("`{compiler}`: {error}")))?;
+            Job::start(&mut compile, READY).and_then(|compile| compile.finish(&self.stop));
+        let compiled = compiled.map_err(|error| Missing(format!("`{compiler}`: {error}")))?;
         if !compiled.status.success() {
-            let said = String::from_utf8_lossy(&compiled.stderr);
-            return Err(Missing(format!("`{compiler}` can't compile {name}: {}", said.trim())));
+            let said = compiled.stderr;
+            return Err(Missing(format!("`{compiler}` can't compile {name}: {said}")));
         }
         let variable = ("SIZE", size.to_string());
         let folder = self.setting.work.clone();
         let stdin = PathBuf::from("/dev/null");
-        let inputs = Inputs { stdin, variable: Some(variable.clone()), folder, expected: None };
+        let inputs = Inputs { stdin, variable: Some(variable), folder, expected: None };
         if system == System::Roadrunner {
-            return self.sandbox(&built, Some(&variable), &inputs);
+            return self.sandbox(system, &built, &inputs);
         }
-        let command: Start =
-            Box::new(move |group| Ok((process::command(group, None, &built, [""; 0]), None)));
-        let (group, expected) = (Self::group(), Rc::new(RefCell::new(None)));
-        Ok(Box::new(Native { command, inputs, group, expected }))
+        let command: Start = Box::new(move || Ok((vec![built.clone().into()], None)));
+        let (group, stop) = (Self::group(system), Arc::clone(&self.stop));
+        let one_shot = OneShot { command, inputs, group, stop };
+        Ok(Box::new(Native { one_shot, expected: None }))
     }
 
     pub(crate) fn footprint(&self, room: Room) -> Result<Box<dyn Side>, Missing> {
@@ -243,39 +253,39 @@ impl Real {
     }
 }
 
-/// The command of one more start, and the container that it is in.
-type Start = Box<dyn Fn(Option<&Cgroup>) -> io::Result<(Command, Option<Container>)>>;
+/// The command line of one more start, and the container that it is in.
+type Start = Box<dyn Fn() -> io::Result<(Vec<OsString>, Option<Container>)>>;
 
 /// A program that is started and ends.
 struct OneShot {
     command: Start,
-    program: Program,
     inputs: Inputs,
     group: Option<Cgroup>,
+    stop: Arc<AtomicBool>,
 }
 
-/// Runs a command to its end; what it printed, and what it cost.
-fn once(
-    command: &Start,
-    inputs: &Inputs,
-    group: Option<&Cgroup>,
-) -> Result<(Vec<u8>, Outcome), Missing> {
-    let mut outcome = Outcome { transfers: 0, ..Outcome::default() };
-    let (mut command, container) = command(group)?;
-    command.envs(inputs.variable.iter().map(|(name, value)| (name, value)));
-    command.stdin(fs::File::open(&inputs.stdin)?).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let before = group.map(Cgroup::cpu).transpose()?;
-    let forgot = group.is_some_and(|group| group.forget_peak().is_ok());
-    let start = Instant::now();
-    let output = command.output()?;
-    outcome.total_s = Some(start.elapsed().as_secs_f64());
-    drop(container);
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        return Err(Missing(format!("it ended with {}: {}", output.status, said.trim())));
+impl OneShot {
+    /// Runs it to its end; what it printed, and what it cost from the moment on at which it is in its group.
+    fn once(&self) -> Result<(Vec<u8>, Outcome), Missing> {
+        let Self { command, inputs, group, stop } = self;
+        let group = group.as_ref();
+        let mut outcome = Outcome { transfers: 0, ..Outcome::default() };
+        let (words, container) = command()?;
+        let mut command = job::gated(group, &inputs.stdin, &words);
+        command.envs(inputs.variable.iter().map(|(name, value)| (name, value)));
+        let mut job = Job::start(&mut command, RUN)?;
+        job.reach_gate(stop)?;
+        let before = group.map(Cgroup::cpu).transpose()?;
+        let forgot = group.is_some_and(|group| group.forget_peak().is_ok());
+        outcome.total_s = Some(job.time(stop)?.as_secs_f64());
+        let said = job.finish(stop)?;
+        drop(container);
+        if !said.status.success() {
+            return Err(Missing(format!("it ended with {}: {}", said.status, said.stderr)));
+        }
+        used(group, before, before, forgot, &mut outcome)?;
+        Ok((said.stdout, outcome))
     }
-    used(group, before, before, forgot, &mut outcome)?;
-    Ok((output.stdout, outcome))
 }
 
 /// Notes what a group's processes have used since then.
@@ -294,27 +304,30 @@ fn used(
     Ok(())
 }
 
-impl Side for OneShot {
+/// A program that must print what is known.
+struct Started {
+    one_shot: OneShot,
+    program: Program,
+}
+
+impl Side for Started {
     fn run(&mut self) -> Result<Outcome, Missing> {
-        let (printed, outcome) = once(&self.command, &self.inputs, self.group.as_ref())?;
-        self.inputs.check(&printed, self.program)?;
+        let (printed, outcome) = self.one_shot.once()?;
+        self.one_shot.inputs.check(&printed, self.program)?;
         Ok(outcome)
     }
 }
 
 /// A native program that computes. It must print the same each time.
 struct Native {
-    command: Start,
-    inputs: Inputs,
-    group: Option<Cgroup>,
-    expected: Rc<RefCell<Option<Vec<u8>>>>,
+    one_shot: OneShot,
+    expected: Option<Vec<u8>>,
 }
 
 impl Side for Native {
     fn run(&mut self) -> Result<Outcome, Missing> {
-        let (printed, outcome) = once(&self.command, &self.inputs, self.group.as_ref())?;
-        let mut expected = self.expected.borrow_mut();
-        if printed.is_empty() || expected.get_or_insert_with(|| printed.clone()) != &printed {
+        let (printed, outcome) = self.one_shot.once()?;
+        if printed.is_empty() || self.expected.get_or_insert_with(|| printed.clone()) != &printed {
             return Err(Missing("it printed something else".into()));
         }
         Ok(outcome)

@@ -124,6 +124,12 @@ impl Results {
         &self.folder
     }
 
+    /// Whether anything has been measured.
+    #[must_use]
+    pub fn has_rows(&self) -> bool {
+        !self.counts.is_empty()
+    }
+
     /// How many runs there are.
     #[must_use]
     pub(crate) fn count(&self, key: &Key) -> u32 {

@@ -144,7 +144,9 @@ fn run_cell(
             Err(Missing(reason)) => leave_out(cell, system, &reason, results, say)?,
         }
     }
-    let runs = fitting(cell.runs, round);
+    // As many as any system has already: else a cell that was interrupted when more fitted would never be done.
+    let present = cell.systems.iter().map(|system| results.count(&key(cell, *system))).max();
+    let runs = fitting(cell.runs, round).max(present.unwrap_or(0));
     for run in 0..runs {
         // Who begins takes turns too.
         let shift = (run as usize).checked_rem(turns.len()).unwrap_or(0);
@@ -376,6 +378,27 @@ mod tests {
         let (_, results, said) = go(&cell, &mock, folder.path());
         assert_eq!((count(&results), mock.ran.take().len()), (8, 0));
         assert!(said.contains("1 of 1 points are there already"), "{said}");
+    }
+
+    #[test]
+    fn all_get_as_many_runs_as_one_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let cell = cell(&[System::Tcp, System::UnixSocket]);
+        // More than fit now: as of an earlier start, when the machine was faster.
+        let mut results = Results::open(folder.path()).unwrap();
+        for (system, runs) in [(System::Tcp, 7), (System::UnixSocket, 6)] {
+            for _ in 0..runs {
+                results.append(&key(&cell, system), &Outcome::default()).unwrap();
+            }
+        }
+        drop(results);
+        let (end, results, _) = go(&cell, &Mock::default(), folder.path());
+        assert_eq!(end, End::Done);
+        assert_eq!(
+            cell.systems.iter().map(|s| results.count(&key(&cell, *s))).collect::<Vec<_>>(),
+            [7, 7]
+        );
+        assert!(is_done(&cell, &results));
     }
 
     #[test]

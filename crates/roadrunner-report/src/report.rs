@@ -124,9 +124,11 @@ impl Report {
         });
         let commit = fact("commit").map(|commit| {
             // As short as git shows it; what is not a hash is shown as it is.
+            let hash = commit.strip_suffix("-dirty").unwrap_or(commit);
             let short =
-                commit.get(..10).filter(|_| commit.bytes().all(|byte| byte.is_ascii_hexdigit()));
-            format!("commit {}", short.unwrap_or(commit))
+                hash.get(..10).filter(|_| hash.bytes().all(|byte| byte.is_ascii_hexdigit()));
+            let dirty = if hash == commit { "" } else { "-dirty" };
+            format!("commit {}{dirty}", short.unwrap_or(hash))
         });
         let cpu = fact("cpu").map(str::to_owned);
         let date = fact("date").map(str::to_owned);

@@ -100,7 +100,7 @@ const MACHINE: &str = r#"{"kernel": "0.0-made-up", "cpu": "Made-up CPU that nobo
     "memory_bytes": 8000000000, "thp_enabled": "always [madvise] never", "mode": "quick", "profile": "none",
     "date": "2000-01-01T00:00:00Z", "commit": "0000000000000000000000000000000000000000",
     "peers": {"redis-server": "Redis server v=0 made up"}}"#;
-const NOTES: &str = "[[note]]\nkind = 'slower'\npeer = 'iceoryx2'\nreason = 'Made up: it has no sandbox & waits busily.'\n";
+const NOTES: &str = "[[note]]\nkind = 'slower'\npeer = 'iceoryx2'\nreason = 'Made up: it has no sandbox & shares its memory.'\n";
 
 /// Rows that no machine made.
 pub(crate) fn runs() -> String {

@@ -22,7 +22,7 @@ fn every_miss_has_its_reason_or_says_that_it_has_none() {
     let page = page();
     let faster = "latency of one transfer on one host, at 1, 10, 60, 100, 500 MB.";
     assert!(page.contains(&format!("<b>Roadrunner, user space beside iceoryx2:</b> {faster}")));
-    assert!(page.contains("Why: Made up: it has no sandbox &amp; waits busily."));
+    assert!(page.contains("Why: Made up: it has no sandbox &amp; shares its memory."));
     assert!(page.contains("Unexplained."), "the network against bare TCP has no note");
     assert!(page.contains("target: at least 95 % (link)."), "a target that was missed");
 }
