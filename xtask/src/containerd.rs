@@ -222,21 +222,26 @@ fn arguments(daemon: &Daemon) -> Result<()> {
     Ok(())
 }
 
-fn streams(daemon: &Daemon) -> Result<()> {
-    // More than pipes hold, so that both ends have to wait for each other.
-    let sent: Vec<u8> = (0..3_000_000_u32).flat_map(|word| word.to_le_bytes()).collect();
-    let mut cat = program(daemon, &[], "cat", &["cat"]);
-    let mut cat = cat.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+/// That a container gives back what it gets, more than pipes hold.
+fn passes(container: &mut Command, sent: &[u8]) -> Result<()> {
+    let mut cat = container.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     let mut stdin = cat.stdin.take().context("it was asked for")?;
     let got = std::thread::scope(|scope| {
         scope.spawn(|| {
             // Whether all of it arrived is seen at the other end.
-            let _ = stdin.write_all(&sent);
+            let _ = stdin.write_all(sent);
             drop(stdin);
         });
         cat.wait_with_output()
     })?;
     ensure!(got.status.success() && got.stdout == sent, "cat gave {} bytes", got.stdout.len());
+    Ok(())
+}
+
+fn streams(daemon: &Daemon) -> Result<()> {
+    // More than pipes hold, so that both ends have to wait for each other.
+    let sent: Vec<u8> = (0..3_000_000_u32).flat_map(|word| word.to_le_bytes()).collect();
+    passes(&mut program(daemon, &[], "cat", &["cat"]), &sent)?;
     for code in [0, 1, 42, 255] {
         let text = code.to_string();
         let ended = outcome(&mut program(daemon, &[], "exit", &["exit", &text]))?;

@@ -8,7 +8,7 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 
 use crate::shell::Workspace;
-use crate::tools::{self, Install, Probe, Tool};
+use crate::tools::{self, CONTAINERD, Install, LINK, Probe, Tool};
 
 /// The experiments, by the names that `roadrunner-evaluation` gives them: a name that is none should not cost a build.
 const EXPERIMENTS: [&str; 8] = [
@@ -34,12 +34,7 @@ const NATIVE_GUESTS: [&str; 4] = ["hello", "shrink", "nop", "cat"];
 
 /// What the peers need beside what the suite has. What can't be installed is missing in the results, with the reason.
 const PEERS: [Tool; 6] = [
-    Tool {
-        name: "containerd and runc, unpacked",
-        probe: Probe::Runs(&["target/tools/containerd/bin/runc", "--version"]),
-        install: Install::Command(&["scripts/containerd.sh", "target/tools/containerd"]),
-        required: false,
-    },
+    CONTAINERD,
     // Debian's redis-server is a link to this program, and a service that would be started.
     Tool {
         name: "redis-server",
@@ -87,16 +82,7 @@ const PEERS: [Tool; 6] = [
         ]),
         required: false,
     },
-    Tool {
-        name: "ip and tc, for a link between two hosts",
-        probe: Probe::Runs(&["tc", "-V"]),
-        install: Install::Command(&[
-            "sh",
-            "-c",
-            "apt-get update -qq && apt-get install -qq --no-install-recommends iproute2",
-        ]),
-        required: false,
-    },
+    LINK,
 ];
 
 /// Where the project's own results are.

@@ -54,6 +54,26 @@ pub(crate) const HAS_C_FOR_WASI: [&str; 3] = [
     "echo 'int main(void) { return 0; }' | clang --target=wasm32-wasi -xc -o /dev/null -",
 ];
 
+/// What makes and limits links between network namespaces.
+pub(crate) const LINK: Tool = Tool {
+    name: "ip and tc, for a link between two nodes",
+    probe: Probe::Runs(&["tc", "-V"]),
+    install: Install::Command(&[
+        "sh",
+        "-c",
+        "apt-get update -qq && apt-get install -qq --no-install-recommends iproute2",
+    ]),
+    required: false,
+};
+
+/// What runs containers, unpacked and not installed.
+pub(crate) const CONTAINERD: Tool = Tool {
+    name: "containerd and runc, unpacked",
+    probe: Probe::Runs(&["target/tools/containerd/bin/containerd", "--version"]),
+    install: Install::Command(&["scripts/containerd.sh", "target/tools/containerd"]),
+    required: false,
+};
+
 const TOOLS: [Tool; 15] = [
     Tool {
         name: "rustfmt",
@@ -89,22 +109,8 @@ const TOOLS: [Tool; 15] = [
         ]),
         required: false,
     },
-    Tool {
-        name: "ip and tc, for a link between two nodes",
-        probe: Probe::Runs(&["tc", "-V"]),
-        install: Install::Command(&[
-            "sh",
-            "-c",
-            "apt-get update -qq && apt-get install -qq --no-install-recommends iproute2",
-        ]),
-        required: false,
-    },
-    Tool {
-        name: "containerd and runc, unpacked for the shim",
-        probe: Probe::Runs(&["target/tools/containerd/bin/containerd", "--version"]),
-        install: Install::Command(&["scripts/containerd.sh", "target/tools/containerd"]),
-        required: false,
-    },
+    LINK,
+    CONTAINERD,
     Tool {
         name: "headless Chromium, for the evaluation's page",
         probe: Probe::Runs(&[

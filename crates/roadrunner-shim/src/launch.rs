@@ -3,14 +3,14 @@
 
 use std::env;
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use containerd_shim_protos::api::DeleteResponse;
@@ -36,6 +36,9 @@ const KILLED: u32 = 128 + 9;
 /// Times that two first containers of a pod may get into each other's way. One of them wins each time.
 const ATTEMPTS: usize = 10;
 
+/// How long a process that was killed may take to give its memory back: a GiB takes some hundred milliseconds.
+const DYING: Duration = Duration::from_secs(2);
+
 /// Says where the container's pod listens, and starts the pod's process where there is none.
 pub(crate) fn start(flags: &Flags) -> Result<()> {
     let bundle = env::current_dir().context("can't tell the container's directory")?;
@@ -55,6 +58,14 @@ pub(crate) fn start(flags: &Flags) -> Result<()> {
 /// Whether somebody listens there.
 fn is_served(path: &Path) -> bool {
     UnixStream::connect(path).is_ok()
+}
+
+/// Whether a process lives that listens there. One that was killed can still be connected to until its memory is given back,
+/// and whoever waits there for it is cut off then; a living one says nothing unasked.
+fn is_alive(path: &Path) -> bool {
+    let Ok(mut stream) = UnixStream::connect(path) else { return false };
+    let told = stream.set_read_timeout(Some(DYING)).and_then(|()| stream.read(&mut [0]));
+    told.is_err_and(|error| [ErrorKind::WouldBlock, ErrorKind::TimedOut].contains(&error.kind()))
 }
 
 /// Starts the pod's process. containerd can connect at once: who listens is there before who answers.
@@ -151,8 +162,10 @@ pub(crate) fn delete(flags: &Flags) -> Result<()> {
     // Without a configuration the container never came to be, and neither did a socket for it.
     if let Ok(spec) = Spec::of_bundle(&bundle) {
         let path = socket(flags, spec.pod(&flags.id));
+        // Asked first: it may take a while, and other pods come and go.
+        let lived = is_alive(&path);
         let _alone = alone(&path)?;
-        if !is_served(&path) {
+        if !lived && !is_served(&path) {
             remove(&path).with_context(|| format!("can't remove {}", path.display()))?;
             let dir = registry::dir(&flags.namespace, &spec);
             registry::sweep(&dir).context("can't remove the functions of a dead process")?;
@@ -209,6 +222,21 @@ mod tests {
         assert_eq!(all[0], socket(&flags("a"), "pod"));
         let longest = all[0].as_os_str().len();
         assert!(longest < 108, "{longest} bytes are more than a socket's address has room for");
+    }
+
+    #[test]
+    fn one_that_is_being_killed_is_not_alive() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        assert!(!is_alive(&path));
+        let listener = UnixListener::bind(&path).unwrap();
+        assert!(is_alive(&path), "it has not got round to it yet");
+        let dying = std::thread::spawn(move || {
+            std::thread::sleep(DYING / 4);
+            drop(listener);
+        });
+        assert!(is_served(&path) && !is_alive(&path));
+        dying.join().unwrap();
     }
 
     #[test]
