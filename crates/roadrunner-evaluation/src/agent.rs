@@ -37,6 +37,11 @@ pub struct Measured {
     /// In carrying bytes into and out of linear memories through WASI, of all functions together, in nanoseconds.
     /// Zero where no function is WebAssembly, or payloads reach its memory some other way.
     pub wasm_io_ns: u64,
+    /// Of that until the consumer's function began, and, from another process or host, the way of its answer, in
+    /// nanoseconds; `None` where nobody looks.
+    pub hand_over_ns: Option<u64>,
+    /// Of that in the consumer's function, in nanoseconds; `None` where nobody looks.
+    pub consumer_ns: Option<u64>,
     /// Payload bytes that the runtime copied; `None` where it doesn't count.
     pub copied_bytes: Option<u64>,
 }

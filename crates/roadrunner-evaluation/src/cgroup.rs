@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::leftovers::GROUP;
+
 /// Until a group's last process is gone.
 const EMPTY: Duration = Duration::from_secs(5);
 
@@ -56,7 +58,7 @@ impl Cgroup {
     pub(crate) fn new() -> io::Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("roadrunner-evaluation-{}-{number}", std::process::id());
+        let name = format!("{GROUP}{}-{number}", std::process::id());
         let root = Path::new(ROOT);
         let unified = root.join("cgroup.controllers").exists();
         if unified {
@@ -109,6 +111,15 @@ impl Cgroup {
         Ok(Cpu { total: Duration::from_nanos(read("cpuacct.usage")?), user, kernel })
     }
 
+    /// Page faults so far. The kernel adds them up in batches, of 64 for each processor.
+    ///
+    /// # Errors
+    /// When its file is not what it should be.
+    pub(crate) fn faults(&self) -> io::Result<u64> {
+        let name = if self.unified { "pgfault" } else { "total_pgfault" };
+        field(&fs::read_to_string(self.memory.join("memory.stat"))?, name)
+    }
+
     /// Counts the most memory from now on.
     ///
     /// # Errors
@@ -148,7 +159,7 @@ fn number(path: &Path) -> io::Result<u64> {
 fn field(text: &str, name: &str) -> io::Result<u64> {
     let value =
         text.lines().filter_map(|line| line.split_once(' ')).find(|(field, _)| *field == name);
-    let value = value.ok_or_else(|| io::Error::other(format!("cpu.stat has no {name}")))?;
+    let value = value.ok_or_else(|| io::Error::other(format!("the group has no {name}")))?;
     value.1.parse().map_err(io::Error::other)
 }
 
@@ -190,6 +201,7 @@ mod tests {
         assert!(run.unwrap().success());
         let (user, kernel) = group.cpu().unwrap().since(before, before);
         assert!(user + kernel > 0.0 && group.peak().unwrap() > 0);
+        group.faults().unwrap();
         drop(group);
         assert!(!doors[0].exists());
     }

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use serde_json::{Value, json};
 
 use crate::hosts::Host;
+use crate::leftovers::GROUP;
 
 /// What the host's programs are linked with, where it is there.
 const LIBRARIES: [&str; 3] = ["/usr", "/lib", "/lib64"];
@@ -49,7 +50,7 @@ impl Container {
     pub(crate) fn new(runc: &Path, work: &Path, contents: &Contents<'_>) -> io::Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let id = format!("roadrunner-evaluation-{}-{number}", std::process::id());
+        let id = format!("{GROUP}{}-{number}", std::process::id());
         let this = Self { runc: runc.to_owned(), folder: work.join(&id), id };
         fs::create_dir_all(this.folder.join("bundle/rootfs"))?;
         fs::write(this.folder.join("bundle/config.json"), config(contents).to_string())?;

@@ -15,6 +15,7 @@ use crate::agent::{Measured, Order};
 use crate::cgroup::{Cgroup, Cpu};
 use crate::container::{Container, Contents};
 use crate::hosts::{self, Host, two_hosts};
+use crate::leftovers::SHARED;
 use crate::names::{Place, System};
 use crate::plan::{Cell, Work};
 use crate::process::{self, Process};
@@ -131,8 +132,7 @@ impl Real {
         let mut listen = format!("{sink_ip}:0");
         let (program, name) = self.agent(system)?;
         if matches!(system, System::UnixSocket | System::Iceoryx2) {
-            // Short: iceoryx2 makes paths of sockets of it, which have 108 bytes.
-            listen = format!("rre-{}", std::process::id());
+            listen = format!("{SHARED}{}", std::process::id());
             side.shared = Some(SharedFiles(listen.clone()));
         }
         if system == System::Redis {
@@ -280,6 +280,7 @@ impl Side for Transfer {
     fn run(&mut self) -> Result<Outcome, Missing> {
         let mut outcome = Outcome { transfers: self.order.consumers, ..Outcome::default() };
         let before = self.group.as_ref().map(Cgroup::cpu).transpose()?;
+        let faults = self.group.as_ref().and_then(|group| group.faults().ok());
         let forgot = self.group.as_ref().is_some_and(|group| group.forget_peak().is_ok());
         let source = self.source.as_mut().ok_or_else(|| Missing("it was not started".into()))?;
         source.say(&serde_json::to_string(&self.order).map_err(io::Error::other)?)?;
@@ -290,11 +291,15 @@ impl Side for Transfer {
             let (user, kernel) = group.cpu()?.since(before, begin);
             (outcome.cpu_user_s, outcome.cpu_kernel_s) = (Some(user), Some(kernel));
             outcome.memory_peak_bytes = forgot.then(|| group.peak()).transpose()?;
+            let now = group.faults().ok();
+            outcome.page_faults = now.zip(faults).map(|(now, before)| now.saturating_sub(before));
         }
         let seconds = |ns: u64| Duration::from_nanos(ns).as_secs_f64();
         outcome.total_s = Some(seconds(measured.total_ns));
         outcome.serialization_s = Some(seconds(measured.serialization_ns));
         outcome.wasm_io_s = Some(seconds(measured.wasm_io_ns));
+        outcome.hand_over_s = measured.hand_over_ns.map(seconds);
+        outcome.consumer_s = measured.consumer_ns.map(seconds);
         outcome.copied_bytes = measured.copied_bytes;
         // Of several consumers, which work at the same time, the parts add up to more than the whole.
         if self.order.consumers == 1 {

@@ -7,6 +7,7 @@
 //!   programs.rs   programs that start, work and end
 //!   job.rs        such a program's process, and its clock
 //!   results.rs    a row after each run
+//!   leftovers.rs  what an evaluation left that was killed
 //!   agent.rs      what a system's processes and the harness say to each other
 //!   native/       the peers without a sandbox, which this program runs itself
 //! ```
@@ -22,6 +23,7 @@ mod executor;
 mod hosts;
 pub mod http;
 mod job;
+mod leftovers;
 pub mod names;
 pub mod native;
 mod plan;
@@ -31,6 +33,7 @@ mod results;
 mod schedule;
 
 pub use executor::{Real, Setting};
+pub use leftovers::sweep;
 pub use plan::{Cell, Mode, Work, cells};
 pub use programs::CLANG;
 pub use results::{Outcome, Results, ResultsError};

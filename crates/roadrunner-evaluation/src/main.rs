@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use roadrunner_evaluation::names::Experiment;
 use roadrunner_evaluation::native::{self, Way};
-use roadrunner_evaluation::{End, Mode, Real, Results, Setting, cells, run};
+use roadrunner_evaluation::{End, Mode, Real, Results, Setting, cells, run, sweep};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 /// Runs the papers' experiments against real peers.
@@ -117,6 +117,12 @@ fn evaluate(options: &Run) -> Result<End> {
     machine::describe(options, &results)?;
     std::fs::create_dir_all(&options.work)
         .with_context(|| format!("can't make {}", options.work.display()))?;
+    let swept = sweep(&options.work);
+    if swept > 0 {
+        eprintln!(
+            "removed what earlier evaluations left that were killed: {swept} groups or files"
+        );
+    }
     let cells = cells(options.mode, options.only);
     let executor = Real::new(setting, Arc::clone(&stop));
     let mut say = |line: &str| eprintln!("{line}");

@@ -114,12 +114,37 @@ const QUICK_BYTES: u64 = 2 * SLOW_LINK;
 /// The same at 1 Gbit/s.
 const QUICK_FAST_BYTES: u64 = 20 * SLOW_LINK;
 
-/// All cells, or those of one experiment, in the order of the list of experiments.
+/// All cells, or those of one experiment, in the order of the list of experiments; those over the slowest link, which
+/// take as long as all others together, come last.
 #[must_use]
 pub fn cells(mode: Mode, only: Option<Experiment>) -> Vec<Cell> {
     let all = Experiment::value_variants().iter();
     let chosen = all.filter(|experiment| only.is_none_or(|only| only == **experiment));
-    chosen.flat_map(|experiment| of(*experiment, mode)).collect()
+    let mut cells: Vec<_> = chosen.flat_map(|experiment| of(*experiment, mode)).collect();
+    cells.sort_by_key(|cell| cell.place == Place::TwoHosts100Mbit);
+    cells
+}
+
+impl Cell {
+    /// About how long it takes: its budget, or what its link takes for the least that is run.
+    #[must_use]
+    pub fn expected(&self) -> Duration {
+        let Work::Transfer(order) = self.work else { return self.runs.budget };
+        let Some(rate) = rate(self.place) else { return self.runs.budget };
+        // The first is the warm-up.
+        let runs = u64::from(self.runs.least + 1) * self.systems.len() as u64;
+        let bytes = order.size * u64::from(order.consumers) * runs;
+        self.runs.budget.max(Duration::from_secs(bytes / rate))
+    }
+}
+
+/// Bytes a second over the link of a place, where there is one.
+fn rate(place: Place) -> Option<u64> {
+    match place {
+        Place::SameHost => None,
+        Place::TwoHosts100Mbit => Some(SLOW_LINK),
+        Place::TwoHosts1Gbit => Some(10 * SLOW_LINK),
+    }
 }
 
 fn of(experiment: Experiment, mode: Mode) -> Vec<Cell> {
@@ -188,13 +213,19 @@ fn cell(
     systems: &[System],
     mode: Mode,
 ) -> Cell {
+    // Over a link that is full they hardly vary.
+    let least = if place == Place::SameHost { 7 } else { 3 };
     let runs = match (work, mode) {
-        // These take as long as they take, or hardly vary.
-        (Work::Footprint(_) | Work::Compute { .. }, _) => {
-            Runs { least: 3, most: 3, budget: Duration::ZERO }
+        // These hardly vary, or take as long as they take: about so long.
+        (Work::Footprint(_), _) => Runs { least: 3, most: 3, budget: Duration::from_secs(1) },
+        (Work::Compute { .. }, Mode::Quick) => {
+            Runs { least: 3, most: 3, budget: Duration::from_secs(5) }
         }
-        (_, Mode::Quick) => Runs { least: 3, most: 20, budget: Duration::from_secs(6) },
-        (_, Mode::Full) => Runs { least: 5, most: 50, budget: Duration::from_secs(60) },
+        (Work::Compute { .. }, Mode::Full) => {
+            Runs { least: 3, most: 3, budget: Duration::from_secs(240) }
+        }
+        (_, Mode::Quick) => Runs { least, most: 20, budget: Duration::from_secs(6) },
+        (_, Mode::Full) => Runs { least, most: 50, budget: Duration::from_secs(60) },
     };
     Cell { experiment, place, x: x.to_string(), work, systems: systems.to_vec(), runs }
 }
@@ -311,14 +342,23 @@ mod tests {
     }
 
     #[test]
+    fn what_takes_longest_comes_last() {
+        let all = cells(Mode::Full, None);
+        let slow = |cell: &Cell| cell.place == Place::TwoHosts100Mbit;
+        let first = all.iter().position(slow).unwrap();
+        assert!(all[first..].iter().all(slow));
+        let took = |cells: &[Cell]| cells.iter().map(Cell::expected).sum::<Duration>();
+        assert!(took(&all[first..]) > took(&all[..first]));
+        // 500 MB at 100 Mbit/s, for seven systems and four times.
+        let largest = all[first..].iter().find(|cell| cell.x == "500").unwrap();
+        assert_eq!(largest.expected(), Duration::from_secs(40 * 7 * 4));
+    }
+
+    #[test]
     fn a_quick_run_keeps_slow_links_short() {
         for cell in cells(Mode::Quick, None) {
             let Work::Transfer(order) = cell.work else { continue };
-            let rate = match cell.place {
-                Place::SameHost => continue,
-                Place::TwoHosts100Mbit => SLOW_LINK,
-                Place::TwoHosts1Gbit => 10 * SLOW_LINK,
-            };
+            let Some(rate) = rate(cell.place) else { continue };
             assert!(order.size * u64::from(order.consumers) / rate <= 2, "{cell:?}");
         }
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::names::{Experiment, Place, System};
 
 /// The columns of `runs.csv`.
-const COLUMNS: [&str; 15] = [
+const COLUMNS: [&str; 18] = [
     "experiment",
     "place",
     "system",
@@ -18,9 +18,12 @@ const COLUMNS: [&str; 15] = [
     "transfer_s",
     "serialization_s",
     "wasm_io_s",
+    "hand_over_s",
+    "consumer_s",
     "cpu_user_s",
     "cpu_kernel_s",
     "memory_peak_bytes",
+    "page_faults",
     "copied_bytes",
     "transfers",
     "note",
@@ -73,12 +76,18 @@ pub struct Outcome {
     pub serialization_s: Option<f64>,
     /// In carrying bytes into and out of linear memories.
     pub wasm_io_s: Option<f64>,
+    /// Until the consumer's function began, and the way of its answer from another process or host.
+    pub hand_over_s: Option<f64>,
+    /// In the consumer's function.
+    pub consumer_s: Option<f64>,
     /// Processor time of all processes of the system, in user mode.
     pub cpu_user_s: Option<f64>,
     /// The same in the kernel.
     pub cpu_kernel_s: Option<f64>,
     /// Most memory of all processes of the system.
     pub memory_peak_bytes: Option<u64>,
+    /// Page faults of all processes of the system.
+    pub page_faults: Option<u64>,
     /// Payload bytes that the runtime copied.
     pub copied_bytes: Option<u64>,
     /// Hand-overs that the run made.
@@ -156,9 +165,12 @@ impl Results {
             seconds(outcome.transfer_s),
             seconds(outcome.serialization_s),
             seconds(outcome.wasm_io_s),
+            seconds(outcome.hand_over_s),
+            seconds(outcome.consumer_s),
             seconds(outcome.cpu_user_s),
             seconds(outcome.cpu_kernel_s),
             number(outcome.memory_peak_bytes),
+            number(outcome.page_faults),
             number(outcome.copied_bytes),
             outcome.transfers.to_string(),
             outcome.note.clone(),
@@ -276,7 +288,7 @@ mod tests {
         let text = fs::read_to_string(&path).unwrap();
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], COLUMNS.join(","));
-        assert_eq!(lines[3], "transfer,same-host,tcp,1,1,0.250000000,,,,,,,7,1,\"a, b\"");
+        assert_eq!(lines[3], "transfer,same-host,tcp,1,1,0.250000000,,,,,,,,,,7,1,\"a, b\"");
         assert_eq!(lines.len(), 4);
     }
 

@@ -74,9 +74,13 @@ fn id((experiment, place, metric): (Experiment, Place, Metric)) -> String {
 /// What an axis says, and how its numbers read.
 fn axis(metric: Metric) -> (&'static str, fn(f64) -> String) {
     match metric {
-        Metric::Latency | Metric::Serialization | Metric::Transfer | Metric::WasmIo => {
-            ("", |value| units::tick(&units::seconds(value)))
-        }
+        Metric::Latency
+        | Metric::Serialization
+        | Metric::Transfer
+        | Metric::WasmIo
+        | Metric::HandOver
+        | Metric::Consumer => ("", |value| units::tick(&units::seconds(value))),
+        Metric::PageFaults => ("", |value| units::tick(&units::plain(value))),
         Metric::Throughput | Metric::SerializationThroughput => {
             ("per second", |value| units::tick(&units::plain(value)))
         }

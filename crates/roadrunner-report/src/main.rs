@@ -3,7 +3,7 @@
 //! ```text
 //! runs.rs, context.rs, files.rs   what was measured, where, what was skipped and why   (names.rs, spread.rs)
 //! paper.rs                        what the paper measured
-//! compare.rs, targets.rs          ours beside each peer and each target; what is worse
+//! compare.rs, targets.rs          ours beside each peer and each target; what is worse (profile.rs)
 //! headline.rs, figures.rs         what is shown first, and drawn (plot.rs)
 //! report.rs                       all of it, worked out once
 //! page.rs, readme.rs, export.rs   ways to write it down (units.rs)
@@ -26,6 +26,7 @@ mod output;
 mod page;
 mod paper;
 mod plot;
+mod profile;
 mod readme;
 mod report;
 mod runs;

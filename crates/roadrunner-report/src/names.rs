@@ -261,6 +261,12 @@ pub(crate) enum Metric {
     Transfer,
     /// Seconds of copying in and out of linear memory, per run.
     WasmIo,
+    /// Seconds until the consumer's function began, and of the way of its answer from elsewhere, per run.
+    HandOver,
+    /// Seconds in the consumer's function, per run.
+    Consumer,
+    /// Page faults per run.
+    PageFaults,
 }
 
 impl fmt::Display for Metric {
@@ -276,6 +282,9 @@ impl fmt::Display for Metric {
             Self::Memory => "memory",
             Self::Transfer => "transfer",
             Self::WasmIo => "Wasm I/O",
+            Self::HandOver => "hand-over",
+            Self::Consumer => "the consumer",
+            Self::PageFaults => "page faults",
         })
     }
 }

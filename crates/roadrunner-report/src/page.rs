@@ -248,6 +248,12 @@ fn worse(all: &[Worse]) -> Markup {
                             Some(reason) => p.soft { "Why: " (reason) },
                             None => p.unexplained { "Unexplained." },
                         }
+                        @if !worse.profile.is_empty() {
+                            details {
+                                summary { "Profile" }
+                                @for line in &worse.profile { p.soft { (line) } }
+                            }
+                        }
                     } } }
                 }
             }
@@ -319,7 +325,9 @@ fn how(report: &Report) -> Markup {
 pub(crate) fn value(metric: Metric, value: f64) -> String {
     match metric {
         Metric::Memory => units::bytes(value),
-        Metric::Throughput | Metric::SerializationThroughput => units::plain(value),
+        Metric::Throughput | Metric::SerializationThroughput | Metric::PageFaults => {
+            units::plain(value)
+        }
         _ => units::seconds(value),
     }
 }

@@ -11,6 +11,7 @@ use crate::headline::{self, Headline};
 use crate::names::{Experiment, Metric, Place, System, X};
 use crate::page;
 use crate::paper::Paper;
+use crate::profile::{self, Point};
 use crate::runs::Runs;
 use crate::targets::{self, Target, Verdict};
 use crate::units;
@@ -44,6 +45,8 @@ pub(crate) struct Worse {
     /// By how much.
     pub(crate) detail: String,
     pub(crate) reason: Option<String>,
+    /// Where the time goes, a line for each system.
+    pub(crate) profile: Vec<String>,
 }
 
 impl Worse {
@@ -83,7 +86,7 @@ impl Report {
             headlines: headline::all(&runs, &paper),
             figures: figures::all(&runs, &paper)?,
             footprint: footprint(&runs),
-            worse: worse(&targets, &findings, notes),
+            worse: worse(&runs, &targets, &findings, notes),
             count: runs.count(),
             targets,
             machine,
@@ -151,22 +154,23 @@ fn footprint(runs: &Runs) -> Vec<(System, X, f64)> {
 }
 
 /// Everything that is worse, with its reason.
-fn worse(targets: &[Target], findings: &[Finding], notes: &Notes) -> Vec<Worse> {
-    let with_reason = |subject: Subject, (head, detail): (String, String)| {
+fn worse(runs: &Runs, targets: &[Target], findings: &[Finding], notes: &Notes) -> Vec<Worse> {
+    let with_reason = |subject: Subject, (head, detail): (String, String), about: &[Point]| {
         let reason = notes.reason(&subject).map(str::to_owned);
-        Worse { subject, head, detail, reason }
+        let profile = about.iter().filter_map(|point| profile::of(runs, point)).collect();
+        Worse { subject, head, detail, reason, profile }
     };
-    let found = findings
-        .iter()
-        .filter_map(|finding| Some(with_reason(finding.subject.clone(), told(finding)?)));
+    let found = findings.iter().filter_map(|finding| {
+        Some(with_reason(finding.subject.clone(), told(finding)?, &about(finding)))
+    });
     let found: Vec<_> = found.collect();
     let below = |worse: &&Worse| worse.kind() == Kind::BelowPaper;
     let all_explained = found.iter().filter(below).all(|worse| worse.reason.is_some());
     let missed = targets.iter().filter(|target| target.verdict == Verdict::Missed);
     let missed = missed.map(|target| {
-        let Target { id, what, wanted, measured, .. } = target;
+        let Target { id, what, wanted, measured, about, .. } = target;
         let detail = format!("Measured: {measured}; target: {wanted} ({id}).");
-        let mut worse = with_reason(Subject::Target(id), (format!("{what}."), detail));
+        let mut worse = with_reason(Subject::Target(id), (format!("{what}."), detail), about);
         // It is the sum of what follows.
         if *id == targets::PAPER_RATIOS && worse.reason.is_none() && all_explained {
             worse.reason = Some("Each of them is explained below.".to_owned());
@@ -174,6 +178,13 @@ fn worse(targets: &[Target], findings: &[Finding], notes: &Notes) -> Vec<Worse> 
         worse
     });
     missed.chain(found).collect()
+}
+
+/// Both systems of a finding, where it is worst.
+fn about(finding: &Finding) -> Vec<Point> {
+    let worst = finding.cases.first();
+    let point = |case: &Comparison, system| ((case.experiment, case.place, system), case.x.clone());
+    worst.map_or(Vec::new(), |case| [case.ours, case.peer].map(|it| point(case, it)).into())
 }
 
 /// A finding in one or two sentences.

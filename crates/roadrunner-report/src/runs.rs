@@ -33,9 +33,12 @@ struct Run {
     transfer_s: Option<f64>,
     serialization_s: Option<f64>,
     wasm_io_s: Option<f64>,
+    hand_over_s: Option<f64>,
+    consumer_s: Option<f64>,
     cpu_user_s: Option<f64>,
     cpu_kernel_s: Option<f64>,
     memory_peak_bytes: Option<f64>,
+    page_faults: Option<f64>,
     copied_bytes: Option<f64>,
     transfers: Option<u32>,
     #[serde(rename = "note")]
@@ -60,6 +63,9 @@ impl Run {
             Metric::Memory => self.memory_peak_bytes,
             Metric::Transfer => self.transfer_s,
             Metric::WasmIo => self.wasm_io_s,
+            Metric::HandOver => self.hand_over_s,
+            Metric::Consumer => self.consumer_s,
+            Metric::PageFaults => self.page_faults,
         }
     }
 
@@ -70,9 +76,12 @@ impl Run {
             ("transfer_s", self.transfer_s),
             ("serialization_s", self.serialization_s),
             ("wasm_io_s", self.wasm_io_s),
+            ("hand_over_s", self.hand_over_s),
+            ("consumer_s", self.consumer_s),
             ("cpu_user_s", self.cpu_user_s),
             ("cpu_kernel_s", self.cpu_kernel_s),
             ("memory_peak_bytes", self.memory_peak_bytes),
+            ("page_faults", self.page_faults),
             ("copied_bytes", self.copied_bytes),
         ];
         for (name, value) in numbers {
@@ -198,7 +207,12 @@ pub(crate) mod tests {
 
     /// Made-up runs: rows without their header.
     pub(crate) fn made_up(rows: &str) -> Runs {
-        Runs::parse(Path::new("runs.csv"), &format!("{HEADER}{rows}")).expect("the rows are right")
+        made_up_of(HEADER, rows)
+    }
+
+    /// The same with other columns.
+    pub(crate) fn made_up_of(header: &str, rows: &str) -> Runs {
+        Runs::parse(Path::new("runs.csv"), &format!("{header}{rows}")).expect("the rows are right")
     }
 
     fn refusal(rows: &str) -> String {

@@ -4,6 +4,7 @@ use crate::compare::{Comparison, Finding};
 use crate::context::{Kind, Subject};
 use crate::names::{Experiment, Metric, Place, System, X};
 use crate::paper::Paper;
+use crate::profile::Point;
 use crate::runs::Runs;
 use crate::units;
 
@@ -16,6 +17,15 @@ pub(crate) struct Target {
     pub(crate) wanted: String,
     pub(crate) measured: String,
     pub(crate) verdict: Verdict,
+    /// Whose profile says why it is as it is.
+    pub(crate) about: Vec<Point>,
+}
+
+impl Target {
+    fn about(mut self, at: (Experiment, Place), x: &X, systems: &[System]) -> Self {
+        self.about = systems.iter().map(|system| ((at.0, at.1, *system), x.clone())).collect();
+        self
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +64,10 @@ const NETWORK_PEERS: [System; 6] = [
     System::Tcp,
     System::PaperHose,
 ];
+
+/// Where a single transfer is looked at.
+const ON_ONE_HOST: (Experiment, Place) = (Experiment::Transfer, Place::SameHost);
+const BETWEEN_HOSTS: (Experiment, Place) = (Experiment::Transfer, Place::TwoHosts1Gbit);
 
 /// The target that no ratio is below the paper's.
 pub(crate) const PAPER_RATIOS: &str = "paper-ratios";
@@ -168,8 +182,8 @@ struct Wanted<'a> {
 
 impl Wanted<'_> {
     fn at_size(&self, pair: (System, System)) -> Option<Comparison> {
-        let at = (Experiment::Transfer, Place::SameHost);
-        Comparison::of(self.runs, self.paper, at, &X::Number(SIZE_MB), Metric::Latency, pair)
+        let x = X::Number(SIZE_MB);
+        Comparison::of(self.runs, self.paper, ON_ONE_HOST, &x, Metric::Latency, pair)
     }
 
     fn reduction(
@@ -181,7 +195,11 @@ impl Wanted<'_> {
     ) -> Target {
         let measured = self.at_size(pair).map(|comparison| 1.0 - comparison.part());
         let wanted = format!("at least {:.0} %", least * 100.0);
-        judged(id, what, wanted, measured, units::percent, |part| part >= least)
+        judged(id, what, wanted, measured, units::percent, |part| part >= least).about(
+            ON_ONE_HOST,
+            &X::Number(SIZE_MB),
+            &[pair.0, pair.1],
+        )
     }
 
     fn gain(
@@ -193,11 +211,15 @@ impl Wanted<'_> {
     ) -> Target {
         let measured = self.at_size(pair).map(|comparison| comparison.gain());
         let wanted = format!("at least {least:.0}×");
-        judged(id, what, wanted, measured, units::times, |gain| gain >= least)
+        judged(id, what, wanted, measured, units::times, |gain| gain >= least).about(
+            ON_ONE_HOST,
+            &X::Number(SIZE_MB),
+            &[pair.0, pair.1],
+        )
     }
 
     fn network(&self, system: System, metric: Metric) -> Option<f64> {
-        let series = (Experiment::Transfer, Place::TwoHosts1Gbit, system);
+        let series = (BETWEEN_HOSTS.0, BETWEEN_HOSTS.1, system);
         Some(self.runs.get(series, &X::Number(SIZE_MB), metric)?.median)
     }
 
@@ -218,7 +240,9 @@ impl Wanted<'_> {
             return judged(id, what, String::new(), None, unit, |_| false);
         };
         let wanted = format!("at most {} ({peer})", unit(most));
-        let mut target = judged(id, what, wanted, ours, unit, |value| value <= most);
+        let target = judged(id, what, wanted, ours, unit, |value| value <= most);
+        let both = [System::RoadrunnerNetwork, peer];
+        let mut target = target.about(BETWEEN_HOSTS, &X::Number(SIZE_MB), &both);
         let without = NETWORK_PEERS.iter().filter(|peer| figure(peer).is_none());
         let without: Vec<_> = without.map(ToString::to_string).collect();
         if !without.is_empty() && target.verdict == Verdict::Met {
@@ -235,7 +259,9 @@ impl Wanted<'_> {
         let took = self.network(System::RoadrunnerNetwork, Metric::Latency);
         let share = took.map(|seconds| SIZE_MB * 1e6 / seconds / LINK_BYTES_PER_S);
         let what = "100 MB over 1 Gbit/s: part of the link's rate, of which headers take about 4 %";
-        judged("link", what, "at least 95 %".to_owned(), share, units::percent, |part| part >= 0.95)
+        let wanted = "at least 95 %".to_owned();
+        let target = judged("link", what, wanted, share, units::percent, |part| part >= 0.95);
+        target.about(BETWEEN_HOSTS, &X::Number(SIZE_MB), &[System::RoadrunnerNetwork])
     }
 
     /// What a fan-out to one function holds besides one payload are the runtime and a sandbox; each further function
@@ -259,9 +285,9 @@ impl Wanted<'_> {
             limit.map_or(String::new(), |limit| format!("at most {}", units::bytes(limit)));
         let what = "10 MB to 100 functions on one host, user space: memory, 1.5 payloads besides the \
             runtime and its sandboxes (paper: 196 MB)";
-        judged("fanout-memory", what, wanted, measured, units::bytes, |bytes| {
-            limit.is_some_and(|limit| bytes <= limit)
-        })
+        let fits = |bytes| limit.is_some_and(|limit| bytes <= limit);
+        let target = judged("fanout-memory", what, wanted, measured, units::bytes, fits);
+        target.about((Experiment::Fanout, host), &X::Number(DEGREE), &[user])
     }
 
     fn fanout_latency(&self, id: &'static str, what: &'static str, system: System) -> Target {
@@ -270,9 +296,9 @@ impl Wanted<'_> {
         let most = published.map_or(0.0, |seconds| seconds / 10.0);
         let measured = self.runs.get((at.0, at.1, system), &x, Metric::Latency);
         let wanted = format!("at most {}", units::seconds(most));
-        judged(id, what, wanted, measured.map(|spread| spread.median), units::seconds, |value| {
-            value <= most
-        })
+        let measured = measured.map(|spread| spread.median);
+        let target = judged(id, what, wanted, measured, units::seconds, |value| value <= most);
+        target.about(at, &x, &[system])
     }
 }
 
@@ -294,6 +320,7 @@ fn never_worse(comparisons: &[Comparison], findings: &[Finding]) -> Target {
             Some(0) => Verdict::Met,
             Some(_) => Verdict::Missed,
         },
+        about: Vec::new(),
     }
 }
 
@@ -310,7 +337,8 @@ fn judged(
         Some(value) if meets(value) => Verdict::Met,
         Some(_) => Verdict::Missed,
     };
-    Target { id, what, wanted, measured: measured.map_or(String::new(), unit), verdict }
+    let measured = measured.map_or(String::new(), unit);
+    Target { id, what, wanted, measured, verdict, about: Vec::new() }
 }
 
 #[cfg(test)]

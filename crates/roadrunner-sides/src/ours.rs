@@ -16,8 +16,8 @@ use std::time::Instant;
 use roadrunner_evaluation::agent::{self, Measured, Order, nanos};
 use roadrunner_evaluation::names::System;
 use roadrunner_runtime::{
-    App, Backing, Config, FunctionSpec, ModuleSource, Payload, Remote, Reply, Runtime, Sealed,
-    Terms, Trust,
+    Account, App, Backing, Config, FunctionSpec, ModuleSource, Payload, Remote, Reply, Runtime,
+    Sealed, Terms, Trust,
 };
 use roadrunner_transport::{Node, Protection, Tcp, TcpServer, Unix, UnixServer};
 
@@ -94,9 +94,15 @@ pub(crate) fn user(consumers: u32) -> io::Result<()> {
 
 fn finish(consumed: Reply, since: Instant, order: Order) -> io::Result<Measured> {
     let total_ns = nanos(since.elapsed());
-    let copied_bytes = Some(consumed.account.traffic.copied);
+    let Account { traffic, handover, run, .. } = consumed.account;
     check(consumed, order.size)?;
-    Ok(Measured { total_ns, copied_bytes, ..Measured::default() })
+    Ok(Measured {
+        total_ns,
+        hand_over_ns: Some(nanos(handover)),
+        consumer_ns: Some(nanos(run)),
+        copied_bytes: Some(traffic.copied),
+        ..Measured::default()
+    })
 }
 
 /// One payload for several, here or elsewhere, all at once.
