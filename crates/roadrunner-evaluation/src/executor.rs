@@ -132,7 +132,8 @@ impl Real {
         let mut listen = format!("{sink_ip}:0");
         let (program, name) = self.agent(system)?;
         if matches!(system, System::UnixSocket | System::Iceoryx2) {
-            listen = format!("{SHARED}{}", std::process::id());
+            // iceoryx2 goes on with numbers of its own.
+            listen = format!("{SHARED}{}-", std::process::id());
             side.shared = Some(SharedFiles(listen.clone()));
         }
         if system == System::Redis {

@@ -2,21 +2,19 @@
 //! but a reader's. Its processes end by themselves.
 
 use std::fs;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
-/// Where an evaluation makes something of its own, and what its name begins with; its process's number follows.
-const PLACES: [(&str, &str); 5] = [
-    ("/sys/fs/cgroup", GROUP),
-    ("/sys/fs/cgroup/cpuacct", GROUP),
-    ("/sys/fs/cgroup/memory", GROUP),
-    ("/dev/shm", SHARED),
-    ("/tmp", SHARED),
-];
+/// Where control groups are, and below it in version 1 a folder for each kind, all of which runc uses.
+const GROUPS: &str = "/sys/fs/cgroup";
 
-/// What control groups and containers are called.
+/// Where iceoryx2 has its files.
+const FILES: [&str; 2] = ["/dev/shm", "/tmp"];
+
+/// What control groups and containers are called; the number of the evaluation's process follows.
 pub(crate) const GROUP: &str = "roadrunner-evaluation-";
 
-/// What shared memory and its files are called: short, as iceoryx2 makes paths of sockets of it, which have 108 bytes.
+/// The same of shared memory: short, as iceoryx2 makes paths of sockets of it, which have 108 bytes.
 pub(crate) const SHARED: &str = "rre-";
 
 /// Removes what is in the folder of `work` under a name like its own, and in places like the kernel's, and belongs to
@@ -26,31 +24,39 @@ pub fn sweep(work: &Path) -> usize {
     let own = work.parent().zip(work.file_name()).and_then(|(folder, name)| {
         Some((folder, name.to_str()?.trim_end_matches(|digit: char| digit.is_ascii_digit())))
     });
-    let places = PLACES.into_iter().map(|(folder, prefix)| (Path::new(folder), prefix));
-    places.chain(own).map(|(folder, prefix)| sweep_folder(folder, prefix)).sum()
+    let own = own.map_or(0, |(folder, prefix)| sweep_folder(folder, prefix, remove));
+    let files = FILES.map(|folder| sweep_folder(Path::new(folder), SHARED, remove));
+    let groups = folders(Path::new(GROUPS)).into_iter().chain([GROUPS.into()]);
+    let groups = groups.map(|folder| sweep_folder(&folder, GROUP, remove_group));
+    own + files.into_iter().chain(groups).sum::<usize>()
 }
 
-fn sweep_folder(folder: &Path, prefix: &str) -> usize {
+fn sweep_folder(folder: &Path, prefix: &str, remove: impl Fn(&Path) -> io::Result<()>) -> usize {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let gone = entries.filter(|entry| {
         let name = entry.file_name();
         let rest = name.to_str().and_then(|name| name.strip_prefix(prefix));
         rest.and_then(number).is_some_and(|process| !Path::new("/proc").join(process).exists())
     });
-    let removed = gone.filter(|entry| {
-        let path = entry.path();
-        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        // The files of a control group are the kernel's, and go with it.
-        let removed = if !is_folder {
-            fs::remove_file(&path)
-        } else if prefix == GROUP {
-            fs::remove_dir(&path)
-        } else {
-            fs::remove_dir_all(&path)
-        };
-        removed.is_ok()
-    });
-    removed.count()
+    gone.filter(|entry| remove(&entry.path()).is_ok()).count()
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    let is_folder = fs::symlink_metadata(path)?.is_dir();
+    if is_folder { fs::remove_dir_all(path) } else { fs::remove_file(path) }
+}
+
+/// A group with those in it. Its files are the kernel's, and go with it.
+fn remove_group(path: &Path) -> io::Result<()> {
+    folders(path).iter().try_for_each(|group| remove_group(group))?;
+    fs::remove_dir(path)
+}
+
+/// The folders in a folder.
+fn folders(path: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    folders.map(|entry| entry.path()).collect()
 }
 
 /// The number that a name goes on with.
@@ -73,10 +79,24 @@ mod tests {
         }
         fs::write(folder.path().join(format!("{gone}.log")), "").unwrap();
         // Whatever the machine has in the other places stays out of this count.
-        assert_eq!(sweep_folder(folder.path(), "work-"), 3);
+        assert_eq!(sweep_folder(folder.path(), "work-", remove), 3);
         let mut left: Vec<_> =
             fs::read_dir(folder.path()).unwrap().flatten().map(|it| it.file_name()).collect();
         left.sort();
         assert_eq!(left, ["w", "work-", own.as_str()]);
+    }
+
+    #[test]
+    fn a_group_goes_with_those_in_it_and_stays_while_there_is_a_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let group = folder.path().join("group");
+        fs::create_dir_all(group.join("container")).unwrap();
+        // A folder with a file is what the kernel refuses to remove, as it does a group with a process.
+        fs::write(group.join("file"), "").unwrap();
+        assert!(remove_group(&group).is_err());
+        fs::remove_file(group.join("file")).unwrap();
+        fs::create_dir_all(group.join("container")).unwrap();
+        remove_group(&group).unwrap();
+        assert!(!group.exists());
     }
 }

@@ -45,13 +45,13 @@ pub enum ResultsError {
     },
     /// A file can't be written.
     #[error(
-        "can't write {path}: {source}; the finished rows are kept, and the same command goes on after them"
+        "can't write {path}: {reason}; the finished rows are kept, and the same command goes on after them"
     )]
     Write {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: io::Error,
+        reason: String,
     },
     /// The folder has results of another kind.
     #[error(
@@ -115,8 +115,7 @@ impl Results {
     /// # Errors
     /// When there are files that are something else.
     pub fn open(folder: &Path) -> Result<Self, ResultsError> {
-        fs::create_dir_all(folder)
-            .map_err(|source| ResultsError::Write { path: folder.to_owned(), source })?;
+        fs::create_dir_all(folder).map_err(|error| refused(folder, &error))?;
         let (runs, rows) = Rows::open(folder.join("runs.csv"), &COLUMNS)?;
         let mut counts = HashMap::new();
         for row in rows {
@@ -197,6 +196,11 @@ impl Results {
     }
 }
 
+/// What can't be written.
+fn refused(path: &Path, error: &io::Error) -> ResultsError {
+    ResultsError::Write { path: path.to_owned(), reason: error.to_string() }
+}
+
 fn said((experiment, place, system, x): &Key) -> String {
     format!("{experiment},{place},{system},{x}")
 }
@@ -241,16 +245,16 @@ impl Rows {
     }
 
     fn append(&mut self, row: &[impl AsRef<str>]) -> Result<(), ResultsError> {
-        let refused = |source| ResultsError::Write { path: self.path.clone(), source };
+        let refused = |error: io::Error| refused(&self.path, &error);
         let mut writer = csv::Writer::from_writer(Vec::new());
         let written = writer.write_record(row.iter().map(AsRef::as_ref));
         written.map_err(|error| refused(io::Error::other(error)))?;
         let bytes = writer.into_inner().map_err(|error| refused(io::Error::other(error)))?;
         let before = self.file.metadata().map_err(refused)?.len();
-        self.file.write_all(&bytes).map_err(|source| {
+        self.file.write_all(&bytes).map_err(|error| {
             // A disk that is full takes half a row; if this fails too, the next start takes it out.
             let _ = self.file.set_len(before);
-            refused(source)
+            refused(error)
         })
     }
 }
@@ -322,7 +326,9 @@ mod tests {
     fn a_full_disk_is_said_and_leaves_no_half_row() {
         let (full, file) = ("/dev/full".into(), OpenOptions::new().append(true).open("/dev/full"));
         let mut rows = Rows { path: full, file: file.unwrap() };
-        let error = rows.append(&["a"]).unwrap_err().to_string();
+        let error = rows.append(&["a"]).unwrap_err();
+        assert!(std::error::Error::source(&error).is_none(), "it would be said twice");
+        let error = error.to_string();
         assert!(error.contains("No space left") && error.contains("kept"), "{error}");
     }
 }

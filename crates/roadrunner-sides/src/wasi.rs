@@ -106,7 +106,7 @@ pub(crate) fn source(address: &str) -> io::Result<()> {
             wasm_io_ns += reading;
             serialization_ns += deserializing;
         }
-        Ok(Measured { total_ns, serialization_ns, wasm_io_ns, copied_bytes: None })
+        Ok(Measured { total_ns, serialization_ns, wasm_io_ns, ..Measured::default() })
     })
 }
 
