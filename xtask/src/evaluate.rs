@@ -125,14 +125,17 @@ pub(crate) fn run(workspace: &Workspace, options: &Evaluate) -> Result<()> {
 
     let folder = if options.profile == "dev" { "debug" } else { &options.profile };
     let harness = workspace.target.join(folder).join("roadrunner-evaluation");
-    // Named by this process, so that no other one's files are in the way.
-    let work = workspace.target.join(format!("evaluation-{}", std::process::id()));
     let results = workspace.root.join(&options.results);
     let harness = workspace.command(harness).args(["run", "--mode"]);
     let harness = harness.args([if options.full { "full" } else { "quick" }]);
     let only = options.only.iter().flat_map(|name| ["--only", name]);
     let harness = harness.args(only).args(["--profile", &options.profile]);
-    let harness = harness.args(["--results".into(), results.clone(), "--work".into(), work]);
+    let harness = harness.args([
+        "--results".into(),
+        results.clone(),
+        "--work".into(),
+        workspace.target.clone(),
+    ]);
     let harness = harness.args(["--repository".into(), workspace.root.clone()]);
     let harness = harness.args(["--target".into(), workspace.target.clone()]);
     harness.run().context(

@@ -11,12 +11,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::leftovers::GROUP;
+use crate::results::Outcome;
 
 /// Until a group's last process is gone.
 const EMPTY: Duration = Duration::from_secs(5);
 
 /// Where control groups are mounted, by the Filesystem Hierarchy Standard's successors and every distribution.
-const ROOT: &str = "/sys/fs/cgroup";
+pub(crate) const ROOT: &str = "/sys/fs/cgroup";
 
 /// A group, removed with this value.
 #[derive(Debug)]
@@ -111,11 +112,20 @@ impl Cgroup {
         Ok(Cpu { total: Duration::from_nanos(read("cpuacct.usage")?), user, kernel })
     }
 
+    /// What it has used before a run; its most memory counts from here on, where the kernel can do that.
+    ///
+    /// # Errors
+    /// When its files are not what they should be.
+    pub(crate) fn look(&self) -> io::Result<Before<'_>> {
+        let (cpu, faults) = (self.cpu()?, self.faults().ok());
+        Ok(Before { group: self, cpu, faults, forgot: self.forget_peak().is_ok() })
+    }
+
     /// Page faults so far. The kernel adds them up in batches, of 64 for each processor.
     ///
     /// # Errors
     /// When its file is not what it should be.
-    pub(crate) fn faults(&self) -> io::Result<u64> {
+    fn faults(&self) -> io::Result<u64> {
         let name = if self.unified { "pgfault" } else { "total_pgfault" };
         field(&fs::read_to_string(self.memory.join("memory.stat"))?, name)
     }
@@ -124,7 +134,7 @@ impl Cgroup {
     ///
     /// # Errors
     /// When the kernel can't, which is so before Linux 6.12 with version 2.
-    pub(crate) fn forget_peak(&self) -> io::Result<()> {
+    fn forget_peak(&self) -> io::Result<()> {
         fs::write(self.peak_file(), "0")
     }
 
@@ -132,12 +142,38 @@ impl Cgroup {
     ///
     /// # Errors
     /// When its file is not what it should be.
-    pub(crate) fn peak(&self) -> io::Result<u64> {
+    fn peak(&self) -> io::Result<u64> {
         number(&self.peak_file())
     }
 
     fn peak_file(&self) -> PathBuf {
         self.memory.join(if self.unified { "memory.peak" } else { "memory.max_usage_in_bytes" })
+    }
+}
+
+/// What a group had used before a run.
+#[derive(Debug)]
+pub(crate) struct Before<'g> {
+    group: &'g Cgroup,
+    cpu: Cpu,
+    faults: Option<u64>,
+    /// Whether the most memory counts from here on.
+    forgot: bool,
+}
+
+impl Before<'_> {
+    /// Notes what the run has used. User's and kernel's part are those of all since `begin`, or of the run.
+    ///
+    /// # Errors
+    /// When the group's files are not what they should be.
+    pub(crate) fn note(self, begin: Option<Cpu>, outcome: &mut Outcome) -> io::Result<()> {
+        let Self { group, cpu, faults, forgot } = self;
+        let (user, kernel) = group.cpu()?.since(cpu, begin.unwrap_or(cpu));
+        (outcome.cpu_user_s, outcome.cpu_kernel_s) = (Some(user), Some(kernel));
+        outcome.memory_peak_bytes = forgot.then(|| group.peak()).transpose()?;
+        let now = group.faults().ok();
+        outcome.page_faults = now.zip(faults).map(|(now, then)| now.saturating_sub(then));
+        Ok(())
     }
 }
 

@@ -15,7 +15,7 @@ use crate::agent::{Measured, Order};
 use crate::cgroup::{Cgroup, Cpu};
 use crate::container::{Container, Contents};
 use crate::hosts::{self, Host, two_hosts};
-use crate::leftovers::SHARED;
+use crate::leftovers::{SHARED, SHARED_MEMORY};
 use crate::names::{Place, System};
 use crate::plan::{Cell, Work};
 use crate::process::{self, Process};
@@ -237,7 +237,7 @@ struct SharedFiles(String);
 impl Drop for SharedFiles {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(std::env::temp_dir().join(&self.0));
-        for file in fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
+        for file in fs::read_dir(SHARED_MEMORY).into_iter().flatten().flatten() {
             if file.file_name().to_string_lossy().starts_with(&self.0) {
                 let _ = fs::remove_file(file.path());
             }
@@ -280,20 +280,14 @@ impl Transfer {
 impl Side for Transfer {
     fn run(&mut self) -> Result<Outcome, Missing> {
         let mut outcome = Outcome { transfers: self.order.consumers, ..Outcome::default() };
-        let before = self.group.as_ref().map(Cgroup::cpu).transpose()?;
-        let faults = self.group.as_ref().and_then(|group| group.faults().ok());
-        let forgot = self.group.as_ref().is_some_and(|group| group.forget_peak().is_ok());
+        let before = self.group.as_ref().map(Cgroup::look).transpose()?;
         let source = self.source.as_mut().ok_or_else(|| Missing("it was not started".into()))?;
         source.say(&serde_json::to_string(&self.order).map_err(io::Error::other)?)?;
         let answer = source.line(RUN, &self.stop)?;
         let answer = serde_json::from_str::<Result<Measured, String>>(&answer);
         let measured = answer.map_err(|error| Missing(error.to_string()))?.map_err(Missing)?;
-        if let (Some(group), Some(before), Some(begin)) = (&self.group, before, self.begin) {
-            let (user, kernel) = group.cpu()?.since(before, begin);
-            (outcome.cpu_user_s, outcome.cpu_kernel_s) = (Some(user), Some(kernel));
-            outcome.memory_peak_bytes = forgot.then(|| group.peak()).transpose()?;
-            let now = group.faults().ok();
-            outcome.page_faults = now.zip(faults).map(|(now, before)| now.saturating_sub(before));
+        if let Some(before) = before {
+            before.note(self.begin, &mut outcome)?;
         }
         let seconds = |ns: u64| Duration::from_nanos(ns).as_secs_f64();
         outcome.total_s = Some(seconds(measured.total_ns));

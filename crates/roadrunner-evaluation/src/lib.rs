@@ -33,7 +33,7 @@ mod results;
 mod schedule;
 
 pub use executor::{Real, Setting};
-pub use leftovers::sweep;
+pub use leftovers::{own_folder, sweep};
 pub use plan::{Cell, Mode, Work, cells};
 pub use programs::CLANG;
 pub use results::{Outcome, Results, ResultsError};

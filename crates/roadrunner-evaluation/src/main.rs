@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use roadrunner_evaluation::names::Experiment;
 use roadrunner_evaluation::native::{self, Way};
-use roadrunner_evaluation::{End, Mode, Real, Results, Setting, cells, run, sweep};
+use roadrunner_evaluation::{End, Mode, Real, Results, Setting, cells, own_folder, run, sweep};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 /// Runs the papers' experiments against real peers.
@@ -49,7 +49,7 @@ struct Run {
     /// The repository.
     #[arg(long)]
     repository: PathBuf,
-    /// The folder of this run's own files, which is removed when it ends.
+    /// Where this run gets a folder for files of its own, which is removed when it ends.
     #[arg(long)]
     work: PathBuf,
     /// Where `cargo` puts what it builds.
@@ -103,6 +103,7 @@ fn evaluate(options: &Run) -> Result<End> {
     let native = std::env::current_exe().context("can't find this program")?;
     let built = native.parent().context("a program is in a folder")?.to_owned();
     let runc = options.target.join("tools/containerd/bin/runc");
+    let work = own_folder(&options.work);
     let setting = Setting {
         wasm: built.join("roadrunner-sides"),
         roadrunner: built.join("roadrunner"),
@@ -110,19 +111,18 @@ fn evaluate(options: &Run) -> Result<End> {
         guests: options.repository.join("guests/dist"),
         native_guests: options.target.join("guest-build/host/release"),
         programs: options.repository.join("evaluation/compute"),
-        work: options.work.clone(),
+        work: work.clone(),
         runc: runc.exists().then_some(runc),
     };
     let mut results = Results::open(&options.results)?;
     machine::describe(options, &results)?;
-    std::fs::create_dir_all(&options.work)
-        .with_context(|| format!("can't make {}", options.work.display()))?;
     let swept = sweep(&options.work);
     if swept > 0 {
         eprintln!(
             "removed what earlier evaluations left that were killed: {swept} groups or files"
         );
     }
+    std::fs::create_dir_all(&work).with_context(|| format!("can't make {}", work.display()))?;
     let cells = cells(options.mode, options.only);
     let executor = Real::new(setting, Arc::clone(&stop));
     let mut say = |line: &str| eprintln!("{line}");
@@ -131,7 +131,7 @@ fn evaluate(options: &Run) -> Result<End> {
     }
     let end = run(&cells, &executor, &mut results, &stop, &mut say);
     drop(executor);
-    let _ = std::fs::remove_dir_all(&options.work);
+    let _ = std::fs::remove_dir_all(&work);
     eprintln!("results: {}", results.folder().display());
     Ok(end?)
 }

@@ -275,33 +275,18 @@ impl OneShot {
         command.envs(inputs.variable.iter().map(|(name, value)| (name, value)));
         let mut job = Job::start(&mut command, RUN)?;
         job.reach_gate(stop)?;
-        let before = group.map(Cgroup::cpu).transpose()?;
-        let forgot = group.is_some_and(|group| group.forget_peak().is_ok());
+        let before = group.map(Cgroup::look).transpose()?;
         outcome.total_s = Some(job.time(stop)?.as_secs_f64());
         let said = job.finish(stop)?;
         drop(container);
         if !said.status.success() {
             return Err(Missing(format!("it ended with {}: {}", said.status, said.stderr)));
         }
-        used(group, before, before, forgot, &mut outcome)?;
+        if let Some(before) = before {
+            before.note(None, &mut outcome)?;
+        }
         Ok((said.stdout, outcome))
     }
-}
-
-/// Notes what a group's processes have used since then.
-fn used(
-    group: Option<&Cgroup>,
-    before: Option<Cpu>,
-    begin: Option<Cpu>,
-    forgot: bool,
-    outcome: &mut Outcome,
-) -> io::Result<()> {
-    if let (Some(group), Some(before), Some(begin)) = (group, before, begin) {
-        let (user, kernel) = group.cpu()?.since(before, begin);
-        (outcome.cpu_user_s, outcome.cpu_kernel_s) = (Some(user), Some(kernel));
-        outcome.memory_peak_bytes = forgot.then(|| group.peak()).transpose()?;
-    }
-    Ok(())
 }
 
 /// A program that must print what is known.
@@ -345,15 +330,16 @@ struct Sandbox {
 impl Side for Sandbox {
     fn run(&mut self) -> Result<Outcome, Missing> {
         let mut outcome = Outcome { transfers: 0, ..Outcome::default() };
-        let before = self.group.as_ref().map(Cgroup::cpu).transpose()?;
-        let forgot = self.group.as_ref().is_some_and(|group| group.forget_peak().is_ok());
+        let before = self.group.as_ref().map(Cgroup::look).transpose()?;
         let order = Order { size: 0, consumers: 1 };
         self.process.say(&serde_json::to_string(&order).map_err(io::Error::other)?)?;
         let answer = self.process.line(RUN, &self.stop)?;
         let answer = serde_json::from_str::<Result<Measured, String>>(&answer);
         let measured = answer.map_err(|error| Missing(error.to_string()))?.map_err(Missing)?;
         outcome.total_s = Some(Duration::from_nanos(measured.total_ns).as_secs_f64());
-        used(self.group.as_ref(), before, self.begin, forgot, &mut outcome)?;
+        if let Some(before) = before {
+            before.note(self.begin, &mut outcome)?;
+        }
         Ok(outcome)
     }
 }

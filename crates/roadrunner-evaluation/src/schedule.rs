@@ -62,15 +62,14 @@ pub fn run(
     stop: &AtomicBool,
     say: Say<'_>,
 ) -> Result<End, ResultsError> {
-    let start = Instant::now();
     let open: Vec<_> = cells.iter().filter(|cell| !is_done(cell, results)).collect();
     let (count, all) = (open.len(), cells.len());
     if count < all {
         say(&format!("{} of {all} points are there already and stay", all - count));
     }
     for (index, cell) in open.iter().enumerate() {
-        let (done, to_do) = open.split_at(index);
-        let left = left(start.elapsed(), expected(done), expected(to_do)).as_secs().div_ceil(60);
+        let left: Duration = open.iter().skip(index).map(|cell| cell.expected()).sum();
+        let left = left.as_secs().div_ceil(60);
         say(&format!(
             "[{}/{count}] {} {} {}, about {left} min left",
             index + 1,
@@ -83,16 +82,6 @@ pub fn run(
         }
     }
     Ok(End::Done)
-}
-
-fn expected(cells: &[&Cell]) -> Duration {
-    cells.iter().map(|cell| cell.expected()).sum()
-}
-
-/// How long the rest will take: as expected, or as much longer or shorter as what was done so far.
-fn left(elapsed: Duration, done: Duration, to_do: Duration) -> Duration {
-    let pace = if done.is_zero() { 1.0 } else { elapsed.as_secs_f64() / done.as_secs_f64() };
-    to_do.mul_f64(pace)
 }
 
 /// Whether all systems of a cell have as many runs, and enough. One that is not there at all was skipped, and is
@@ -405,13 +394,6 @@ mod tests {
         let runs = Runs { least: 3, most: 20, budget: Duration::from_secs(10) };
         let fits = |round_ms| fitting(runs, Duration::from_millis(round_ms));
         assert_eq!([0, 1000, 9000, 60_000].map(fits), [20, 10, 3, 3]);
-    }
-
-    #[test]
-    fn the_rest_takes_as_long_as_expected_until_it_is_known_better() {
-        let seconds = |s| Duration::from_secs(s);
-        assert_eq!(left(seconds(0), seconds(0), seconds(60)), seconds(60));
-        assert_eq!(left(seconds(20), seconds(10), seconds(60)), seconds(120));
     }
 
     #[test]

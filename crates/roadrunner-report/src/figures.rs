@@ -78,6 +78,7 @@ fn axis(metric: Metric) -> (&'static str, fn(f64) -> String) {
         | Metric::Serialization
         | Metric::Transfer
         | Metric::WasmIo
+        | Metric::Whole
         | Metric::HandOver
         | Metric::Consumer => ("", |value| units::tick(&units::seconds(value))),
         Metric::PageFaults => ("", |value| units::tick(&units::plain(value))),

@@ -261,6 +261,8 @@ pub(crate) enum Metric {
     Transfer,
     /// Seconds of copying in and out of linear memory, per run.
     WasmIo,
+    /// Seconds of a run, however many transfers it makes.
+    Whole,
     /// Seconds until the consumer's function began, and of the way of its answer from elsewhere, per run.
     HandOver,
     /// Seconds in the consumer's function, per run.
@@ -282,6 +284,7 @@ impl fmt::Display for Metric {
             Self::Memory => "memory",
             Self::Transfer => "transfer",
             Self::WasmIo => "Wasm I/O",
+            Self::Whole => "the whole run",
             Self::HandOver => "hand-over",
             Self::Consumer => "the consumer",
             Self::PageFaults => "page faults",

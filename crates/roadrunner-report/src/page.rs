@@ -314,6 +314,10 @@ fn how(report: &Report) -> Markup {
                 "figure, so ours is drawn in the same way. Its break-down adds up to its latency between two hosts. Its hosts reached each other at about 0.75 Gbit/s; they stand beside "
                 "our link of 1 Gbit/s. The paper's machines were others: its ratios compare, its seconds do not."
             }
+            p {
+                "A profile is of whole runs, with the producer's writing of the payload in processor time, page faults and "
+                "memory; the clock starts after it."
+            }
             dl {
                 @for (name, value) in report.machine.facts() { dt { (name) } dd { (value) } }
             }

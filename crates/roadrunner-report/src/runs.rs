@@ -63,6 +63,7 @@ impl Run {
             Metric::Memory => self.memory_peak_bytes,
             Metric::Transfer => self.transfer_s,
             Metric::WasmIo => self.wasm_io_s,
+            Metric::Whole => self.total_s,
             Metric::HandOver => self.hand_over_s,
             Metric::Consumer => self.consumer_s,
             Metric::PageFaults => self.page_faults,

@@ -17,7 +17,7 @@ pub(crate) struct Target {
     pub(crate) wanted: String,
     pub(crate) measured: String,
     pub(crate) verdict: Verdict,
-    /// Whose profile says why it is as it is.
+    /// Whose profile is shown where it was missed.
     pub(crate) about: Vec<Point>,
 }
 
