@@ -36,5 +36,5 @@ pub use executor::{Real, Setting};
 pub use leftovers::{own_folder, sweep};
 pub use plan::{Cell, Mode, Work, cells};
 pub use programs::CLANG;
-pub use results::{Outcome, Results, ResultsError};
+pub use results::{Outcome, RUNS, Results, ResultsError};
 pub use schedule::{End, Executor, Missing, Side, run};

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum as _;
-use roadrunner_evaluation::{CLANG, Results};
+use roadrunner_evaluation::{CLANG, RUNS, Results};
 use serde_json::{Value, json};
 
 use crate::Run;
@@ -31,27 +32,53 @@ const IN_COMMON: [&str; 6] = ["mode", "profile", "commit", "cpu", "cores", "kern
 /// What is not built: changes there are none of the programs. The evaluation itself writes the results and the README.
 const NOT_BUILT: [&str; 2] = [":(top,exclude)evaluation/results", ":(top,exclude,glob)**/*.md"];
 
-/// Writes it; fails where the folder has rows that were made otherwise.
-pub(crate) fn describe(options: &Run, results: &Results) -> Result<()> {
-    let path = options.results.join(FILE);
+/// Opens a folder's results and says what makes them. Rows that were made otherwise are kept, with all that is in the folder,
+/// under another name; that name, and how they were made.
+pub(crate) fn open(options: &Run) -> Result<(Results, Option<String>)> {
     let mode = options
         .mode
         .to_possible_value()
         .map_or_else(String::new, |mode| mode.get_name().to_owned());
     let now = description(options, &mode);
-    if results.has_rows() {
+    let aside = set_aside(&options.results, &now)?;
+    let results = Results::open(&options.results)?;
+    let path = options.results.join(FILE);
+    if results.has_rows() && !path.exists() {
         let folder = options.results.display();
-        let text = fs::read_to_string(&path).with_context(|| {
-            format!("{folder} has rows and no {FILE} that says what made them; {ELSEWHERE}")
-        })?;
-        let earlier = serde_json::from_str(&text)
-            .with_context(|| format!("{} is damaged; {ELSEWHERE}", path.display()))?;
-        if let Some(difference) = difference(&earlier, &now) {
-            bail!("{folder} has rows of {difference}; {ELSEWHERE}");
-        }
+        bail!("{folder} has rows and no {FILE} that says what made them; {ELSEWHERE}");
     }
     let text = serde_json::to_string_pretty(&now)? + "\n";
-    fs::write(&path, text).with_context(|| format!("can't write {}", path.display()))
+    fs::write(&path, text).with_context(|| format!("can't write {}", path.display()))?;
+    Ok((results, aside))
+}
+
+/// Gives a folder another name whose rows would not go with those to come.
+fn set_aside(folder: &Path, now: &Value) -> Result<Option<String>> {
+    let path = folder.join(FILE);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("can't read {}", path.display())),
+    };
+    let earlier = serde_json::from_str(&text)
+        .with_context(|| format!("{} is damaged; {ELSEWHERE}", path.display()))?;
+    let Some(difference) = difference(&earlier, now) else { return Ok(None) };
+    // The first line has the names of the columns.
+    if !fs::read_to_string(folder.join(RUNS)).is_ok_and(|text| text.lines().nth(1).is_some()) {
+        return Ok(None);
+    }
+    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let other = (1..u32::MAX).map(|number| folder.with_file_name(format!("{name}.{number}")));
+    let other = other.into_iter().find(|other| !other.exists());
+    let other = other.with_context(|| format!("{} has no other name left", folder.display()))?;
+    fs::rename(folder, &other).with_context(|| {
+        format!(
+            "{} has rows of {difference}, and can't be given another name; {ELSEWHERE}",
+            folder.display()
+        )
+    })?;
+    let (folder, other) = (folder.display(), other.display());
+    Ok(Some(format!("{folder} had rows of {difference}: they are in {other} now")))
 }
 
 /// What to do then.
@@ -139,6 +166,30 @@ mod tests {
         let mut earlier = now.clone();
         earlier["date"] = json!("yesterday");
         assert_eq!(difference(&earlier, &now), None, "an interrupted run goes on");
+    }
+
+    #[test]
+    fn rows_that_were_made_otherwise_are_kept_under_another_name() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let folder = parent.path().join("results");
+        let now = json!({ "commit": "abc" });
+        assert_eq!(set_aside(&folder, &now).expect("there is nothing"), None);
+        for number in 1..3 {
+            fs::create_dir(&folder).expect("a folder");
+            fs::write(folder.join(FILE), now.to_string()).expect("a file");
+            fs::write(folder.join(RUNS), format!("columns\n{number}\n")).expect("a file");
+            assert_eq!(set_aside(&folder, &now).expect("they go together"), None);
+            let said = set_aside(&folder, &json!({ "commit": "def" })).expect("another name");
+            let said = said.expect("they were made otherwise");
+            assert!(said.contains("\"abc\", and this is \"def\""), "{said}");
+            let kept = parent.path().join(format!("results.{number}"));
+            assert!(said.contains(&kept.display().to_string()), "{said}");
+            let rows = fs::read_to_string(kept.join(RUNS)).expect("it is there");
+            assert_eq!((rows, folder.exists()), (format!("columns\n{number}\n"), false));
+        }
+        fs::create_dir(&folder).expect("a folder");
+        fs::write(folder.join(FILE), "{").expect("a file");
+        assert!(set_aside(&folder, &now).is_err(), "nobody knows what they are");
     }
 
     #[test]

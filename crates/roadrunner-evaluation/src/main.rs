@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use roadrunner_evaluation::names::Experiment;
 use roadrunner_evaluation::native::{self, Way};
-use roadrunner_evaluation::{End, Mode, Real, Results, Setting, cells, own_folder, run, sweep};
+use roadrunner_evaluation::{End, Mode, Real, Setting, cells, own_folder, run, sweep};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 /// Runs the papers' experiments against real peers.
@@ -114,8 +114,10 @@ fn evaluate(options: &Run) -> Result<End> {
         work: work.clone(),
         runc: runc.exists().then_some(runc),
     };
-    let mut results = Results::open(&options.results)?;
-    machine::describe(options, &results)?;
+    let (mut results, aside) = machine::open(options)?;
+    if let Some(aside) = aside {
+        eprintln!("{aside}");
+    }
     let swept = sweep(&options.work);
     if swept > 0 {
         eprintln!(

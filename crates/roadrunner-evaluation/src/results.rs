@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 
 use crate::names::{Experiment, Place, System};
 
+/// The file with the rows.
+pub const RUNS: &str = "runs.csv";
+
 /// The columns of `runs.csv`.
 const COLUMNS: [&str; 18] = [
     "experiment",
@@ -116,7 +119,7 @@ impl Results {
     /// When there are files that are something else.
     pub fn open(folder: &Path) -> Result<Self, ResultsError> {
         fs::create_dir_all(folder).map_err(|error| refused(folder, &error))?;
-        let (runs, rows) = Rows::open(folder.join("runs.csv"), &COLUMNS)?;
+        let (runs, rows) = Rows::open(folder.join(RUNS), &COLUMNS)?;
         let mut counts = HashMap::new();
         for row in rows {
             *counts.entry(row[..4].join(",")).or_default() += 1;
