@@ -28,6 +28,10 @@ pub(crate) const READY: Duration = Duration::from_secs(120);
 /// Longest that a run may take: a fan-out of a GB over 100 Mbit/s is 80 s, and that is done twice by way of Redis.
 pub(crate) const RUN: Duration = Duration::from_secs(600);
 
+/// Pause of a link before each run, in which its bucket fills: 256 KB at 100 Mbit/s take 21 ms. Without it a producer
+/// that is quick would find less of it than a slow one, and lose as much as 20 ms.
+const REST: Duration = Duration::from_millis(50);
+
 /// Port of the Redis server, on a network of its own or on loopback, where the default one may be somebody else's.
 const REDIS_PORT: &str = "6399";
 
@@ -128,6 +132,7 @@ impl Real {
         let hosts = hosts.as_deref().and_then(|hosts| hosts.as_ref().ok());
         let (near, far) = (hosts.map(|hosts| &hosts[0]), hosts.map(|hosts| &hosts[1]));
         let mut side = Transfer::new(order, Self::group(system), Arc::clone(&self.stop));
+        side.rest = hosts.map_or(Duration::ZERO, |_| REST);
         let sink_ip = if hosts.is_some() { hosts::ADDRESSES[1] } else { "127.0.0.1" };
         let mut listen = format!("{sink_ip}:0");
         let (program, name) = self.agent(system)?;
@@ -227,6 +232,8 @@ struct Transfer {
     shared: Option<SharedFiles>,
     group: Option<Cgroup>,
     order: Order,
+    /// Before each run.
+    rest: Duration,
     begin: Option<Cpu>,
     stop: Arc<AtomicBool>,
 }
@@ -255,6 +262,7 @@ impl Transfer {
             shared: None,
             group,
             order,
+            rest: Duration::ZERO,
             begin: None,
             stop,
         }
@@ -280,6 +288,7 @@ impl Transfer {
 impl Side for Transfer {
     fn run(&mut self) -> Result<Outcome, Missing> {
         let mut outcome = Outcome { transfers: self.order.consumers, ..Outcome::default() };
+        std::thread::sleep(self.rest);
         let before = self.group.as_ref().map(Cgroup::look).transpose()?;
         let source = self.source.as_mut().ok_or_else(|| Missing("it was not started".into()))?;
         source.say(&serde_json::to_string(&self.order).map_err(io::Error::other)?)?;

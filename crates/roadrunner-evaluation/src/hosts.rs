@@ -71,7 +71,7 @@ pub(crate) fn two_hosts(mbit: u32) -> io::Result<[Host; 2]> {
     for ((host, device), address) in hosts.iter().zip(["rr0", "rr1"]).zip(ADDRESSES) {
         host.run("ip", &["addr", "add", &format!("{address}/24"), "dev", device])?;
         host.run("ip", &["link", "set", device, "up"])?;
-        // A burst of what the rate gives in a few clock ticks, and room for what TCP keeps under way.
+        // A burst of what the rate gives in a few clock ticks (`executor::REST` lets it fill), and room for what TCP keeps under way.
         let tbf = ["root", "tbf", "rate", &rate, "burst", "256kb", "latency", "50ms"];
         host.run("tc", &[&["qdisc", "add", "dev", device][..], &tbf].concat())?;
     }

@@ -215,7 +215,11 @@ fn cell(
     mode: Mode,
 ) -> Cell {
     // What a link bounds varies less than what processors do.
-    let least = if place == Place::SameHost { 7 } else { 3 };
+    let least = match place {
+        Place::SameHost => 7,
+        Place::TwoHosts1Gbit => 5,
+        Place::TwoHosts100Mbit => 3,
+    };
     let runs = match (work, mode) {
         // Three runs, whatever they take: on two cores of 2026 some seconds, and minutes at the papers' sizes.
         (Work::Footprint(_), _) => Runs { least: 3, most: 3, budget: Duration::from_secs(1) },

@@ -329,9 +329,8 @@ fn how(report: &Report) -> Markup {
 pub(crate) fn value(metric: Metric, value: f64) -> String {
     match metric {
         Metric::Memory => units::bytes(value),
-        Metric::Throughput | Metric::SerializationThroughput | Metric::PageFaults => {
-            units::plain(value)
-        }
+        Metric::Throughput | Metric::SerializationThroughput => units::plain(value),
+        Metric::PageFaults => units::whole(value),
         _ => units::seconds(value),
     }
 }

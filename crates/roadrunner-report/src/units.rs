@@ -84,6 +84,11 @@ pub(crate) fn plain(value: f64) -> String {
     digits(value)
 }
 
+/// A number of things, with all its digits.
+pub(crate) fn whole(value: f64) -> String {
+    grouped(value)
+}
+
 /// A number on an axis: without the zeros that only show precision.
 pub(crate) fn tick(shown: &str) -> String {
     let (number, unit) = shown.split_once(' ').unwrap_or((shown, ""));
