@@ -68,6 +68,8 @@ impl Function {
         context.env(variable.0, variable.1).stdin(MemoryInputPipe::new(stdin));
         context.stdout(outputs[0].clone()).stderr(outputs[1].clone());
         let mut store = Store::new(&self.engine, context.build_p1());
+        // What one call of WASI may have copied: by default 128 MiB, less than the largest payloads.
+        store.set_hostcall_fuel(OUTPUT_BYTES);
         let instance = self.instance.instantiate(&mut store).map_err(failed)?;
         let start = instance.get_typed_func::<(), ()>(&mut store, "_start").map_err(failed)?;
         if let Err(error) = start.call(&mut store, ())
