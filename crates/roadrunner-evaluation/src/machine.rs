@@ -23,6 +23,9 @@ const PEERS: [(&str, &[&str]); 6] = [
     ("rustc", &["rustc", "--version"]),
 ];
 
+/// The project's own results, in the repository.
+const OWN: &str = "evaluation/results";
+
 /// The file's name.
 const FILE: &str = "machine.json";
 
@@ -32,15 +35,17 @@ const IN_COMMON: [&str; 6] = ["mode", "profile", "commit", "cpu", "cores", "kern
 /// What is not built: changes there are none of the programs. The evaluation itself writes the results and the README.
 const NOT_BUILT: [&str; 2] = [":(top,exclude)evaluation/results", ":(top,exclude,glob)**/*.md"];
 
-/// Opens a folder's results and says what makes them. Rows that were made otherwise are kept, with all that is in the folder,
-/// under another name; that name, and how they were made.
+/// Opens a folder's results and says what makes them. Where it is the project's own and has rows that were made otherwise, these
+/// are kept, with all that is in the folder, under another name; that name, and how they were made. A folder that somebody
+/// named may have more in it than results: there it fails.
 pub(crate) fn open(options: &Run) -> Result<(Results, Option<String>)> {
     let mode = options
         .mode
         .to_possible_value()
         .map_or_else(String::new, |mode| mode.get_name().to_owned());
     let now = description(options, &mode);
-    let aside = set_aside(&options.results, &now)?;
+    let is_own = options.results == options.repository.join(OWN);
+    let aside = set_aside(&options.results, &now, is_own)?;
     let results = Results::open(&options.results)?;
     let path = options.results.join(FILE);
     if results.has_rows() && !path.exists() {
@@ -53,7 +58,7 @@ pub(crate) fn open(options: &Run) -> Result<(Results, Option<String>)> {
 }
 
 /// Gives a folder another name whose rows would not go with those to come.
-fn set_aside(folder: &Path, now: &Value) -> Result<Option<String>> {
+fn set_aside(folder: &Path, now: &Value, is_own: bool) -> Result<Option<String>> {
     let path = folder.join(FILE);
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
@@ -66,6 +71,9 @@ fn set_aside(folder: &Path, now: &Value) -> Result<Option<String>> {
     // The first line has the names of the columns.
     if !fs::read_to_string(folder.join(RUNS)).is_ok_and(|text| text.lines().nth(1).is_some()) {
         return Ok(None);
+    }
+    if !is_own {
+        bail!("{} has rows of {difference}; {ELSEWHERE}", folder.display());
     }
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let other = (1..u32::MAX).map(|number| folder.with_file_name(format!("{name}.{number}")));
@@ -173,13 +181,17 @@ mod tests {
         let parent = tempfile::tempdir().expect("a folder");
         let folder = parent.path().join("results");
         let now = json!({ "commit": "abc" });
-        assert_eq!(set_aside(&folder, &now).expect("there is nothing"), None);
+        assert_eq!(set_aside(&folder, &now, true).expect("there is nothing"), None);
         for number in 1..3 {
             fs::create_dir(&folder).expect("a folder");
             fs::write(folder.join(FILE), now.to_string()).expect("a file");
             fs::write(folder.join(RUNS), format!("columns\n{number}\n")).expect("a file");
-            assert_eq!(set_aside(&folder, &now).expect("they go together"), None);
-            let said = set_aside(&folder, &json!({ "commit": "def" })).expect("another name");
+            assert_eq!(set_aside(&folder, &now, true).expect("they go together"), None);
+            let other = json!({ "commit": "def" });
+            let refused = set_aside(&folder, &other, false).expect_err("somebody named it");
+            assert!(refused.to_string().contains("--results"), "{refused}");
+            assert!(folder.exists(), "whatever else is in it stays");
+            let said = set_aside(&folder, &other, true).expect("another name");
             let said = said.expect("they were made otherwise");
             assert!(said.contains("\"abc\", and this is \"def\""), "{said}");
             let kept = parent.path().join(format!("results.{number}"));
@@ -189,7 +201,7 @@ mod tests {
         }
         fs::create_dir(&folder).expect("a folder");
         fs::write(folder.join(FILE), "{").expect("a file");
-        assert!(set_aside(&folder, &now).is_err(), "nobody knows what they are");
+        assert!(set_aside(&folder, &now, true).is_err(), "nobody knows what they are");
     }
 
     #[test]
