@@ -56,9 +56,6 @@ const FANOUT_PAYLOADS: f64 = 1.5;
 /// What the link of 1 Gbit/s carries, bytes per second: the faster of the two, for which the targets are.
 const LINK_BYTES_PER_S: f64 = 1e9 / 8.0;
 
-/// Part by which one median can be above another and still be as much.
-const CHANCE: f64 = 0.01;
-
 /// The peers that hand payloads over between hosts. Who is better than all of them is known when all have run.
 const NETWORK_PEERS: [System; 6] = [
     System::WasmtimeHttpJson,
@@ -228,8 +225,7 @@ impl Wanted<'_> {
     }
 
     /// Ours over the network beside the best of all peers there. Worse than one of them is missed, whoever else ran;
-    /// better than those that ran is not measured while there are others. A median that is above the peer's by less than
-    /// [`CHANCE`] is not worse where the middle halves of the runs meet: the next series may have it below.
+    /// better than those that ran is not measured while there are others.
     fn not_more(
         &self,
         id: &'static str,
@@ -245,12 +241,8 @@ impl Wanted<'_> {
             return judged(id, what, String::new(), None, unit, |_| false);
         };
         let wanted = format!("at most {} ({peer})", unit(their.median));
-        let as_much = our.overlaps(their) && our.median <= their.median * (1.0 + CHANCE);
-        let is_met = |value| value <= their.median || as_much;
-        let mut target = judged(id, what, wanted, Some(our.median), unit, is_met);
-        if target.verdict == Verdict::Met && our.median > their.median {
-            target.measured += ", as much within the runs' spread";
-        }
+        let target =
+            judged(id, what, wanted, Some(our.median), unit, |value| value <= their.median);
         let both = [System::RoadrunnerNetwork, peer];
         let mut target = target.about(BETWEEN_HOSTS, &X::Number(SIZE_MB), &both);
         let without = NETWORK_PEERS.iter().filter(|peer| figure(peer).is_none());
@@ -397,31 +389,6 @@ mod tests {
         assert_eq!(
             verdict(&rows, "network-cpu"),
             (Verdict::Missed, "200 ms".to_owned(), "at most 100 ms (bare TCP)".to_owned())
-        );
-        let twice = |system, one, other| {
-            let row = |run, seconds| {
-                format!("transfer,two-hosts-1gbit,{system},100,{run},{seconds},,,,0.1,0,,,1,\n")
-            };
-            row(0, one) + &row(1, other)
-        };
-        let peers = others
-            .iter()
-            .chain(&["redis"])
-            .fold(String::new(), |rows, peer| rows + &row(peer, 1.0, 1.0));
-        let of = |one, other| {
-            let both = twice("roadrunner-network", one, other) + &twice("tcp", 0.830, 0.838);
-            verdict(&(peers.clone() + &both), "network-latency")
-        };
-        let (met, measured, _) = of(0.832, 0.838);
-        assert_eq!(
-            (met, measured.as_str()),
-            (Verdict::Met, "835 ms, as much within the runs' spread")
-        );
-        assert_eq!(of(0.839, 0.839).0, Verdict::Missed, "the middle halves do not meet");
-        assert_eq!(
-            of(0.832, 0.860).0,
-            Verdict::Missed,
-            "more than chance, however far it is spread"
         );
         assert_eq!(verdict(&rows, "link").1, "95.2 %");
         assert_eq!(verdict(&row("roadrunner-network", 0.86, 1.0), "link").0, Verdict::Missed);
