@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use roadrunner_buffer::{BufferError, Sealed, Traffic};
 
-use crate::frame::{CallMeta, FaultMeta, Header, Meta, ReplyMeta, Trace};
+use crate::frame::{CallMeta, FaultMeta, Header, Meta, ReplyMeta, Trace, UNREAD};
 use crate::link::{self, Budget, Got, Link, LinkError, Received, Unsent};
 use crate::{Account, Call, Fault, Hop, Lender, Payload, Reply, Terms, Undelivered};
 
@@ -69,6 +69,8 @@ struct Sent<L> {
     id: u64,
     /// Segments that went with it.
     leases: Vec<u64>,
+    /// Those of the peer that it gave back.
+    released: Vec<u64>,
 }
 
 /// A call that the peer has not, or perhaps has.
@@ -151,8 +153,11 @@ impl<D: Dial> Client<D> {
                 Err(Undelivered::after(fault.into()))
             }
             // A peer that takes no call may be about to close.
-            Ok(Received { meta: Meta::Fault(FaultMeta { fault, .. }), .. }) => {
+            Ok(Received { id, meta: Meta::Fault(FaultMeta { fault, .. }), .. }) => {
                 self.terms.trust.abandon(&sent.leases);
+                if id == UNREAD {
+                    self.terms.trust.put_back(sent.released);
+                }
                 Err(Undelivered::before(fault.into(), payload))
             }
             Ok(Received { meta: Meta::Call(_), .. }) => {
@@ -258,7 +263,7 @@ impl<D: Dial> Client<D> {
         let (mut link, unsent) = match ended {
             Ok(link) => {
                 let leases = link::leases_of(&link, parts);
-                return Ok(Sent { link, id, leases });
+                return Ok(Sent { link, id, leases, released });
             }
             Err(Unsendable::Fault(fault)) => {
                 self.terms.trust.put_back(released);
@@ -321,8 +326,8 @@ impl<D: Dial> Client<D> {
     /// Waits for the answer to a call.
     fn answer(&self, sent: &mut Sent<D::Link>, deadline: Instant) -> Result<Received, LinkError> {
         let received = self.receive(&mut sent.link, deadline)?;
-        // A peer that refuses the connection as such answers number 0.
-        if received.id == sent.id || (received.id == 0 && matches!(received.meta, Meta::Fault(_))) {
+        let unread = received.id == UNREAD && matches!(received.meta, Meta::Fault(_));
+        if received.id == sent.id || unread {
             return Ok(received);
         }
         let error = io::Error::new(io::ErrorKind::InvalidData, "it answered another call");

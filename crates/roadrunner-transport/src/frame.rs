@@ -43,6 +43,9 @@ pub const RELEASES: usize = 64;
 /// Longest text of a fault in bytes: four of a guest's longest messages, which is room for a trap
 /// with its backtrace. What is longer is cut off.
 pub const TEXT_BYTES: usize = 4 * roadrunner_abi::limit::MESSAGE_BYTES as usize;
+/// The number of no call: whoever answers it has read none, so nothing was done and what the call gave back is
+/// still to be told.
+pub const UNREAD: u64 = 0;
 /// Length in bytes of the checksum behind the inline bytes, where there is one.
 pub const INLINE_CHECKSUM_BYTES: usize = 4;
 
@@ -140,7 +143,7 @@ fn within(what: &'static str, len: u64, limit: u64) -> Result<(), FrameError> {
 pub struct Header {
     /// What the frame is.
     pub kind: Kind,
-    /// The caller's number for the call, which the answer repeats.
+    /// The caller's number for the call, which the answer repeats: any but [`UNREAD`].
     pub id: u64,
     /// Length of the inline payload in bytes.
     pub inline_len: u64,
@@ -213,7 +216,7 @@ impl Header {
         }
         let header = Self {
             kind,
-            id: Self::claimed_id(bytes),
+            id: u64::from_le_bytes(field(bytes, 8)),
             inline_len: u64::from_le_bytes(field(bytes, 16)),
             meta_len: u32::from_le_bytes(field(bytes, 24)),
             descriptors: u16::from_le_bytes(field(bytes, 28)),
@@ -229,13 +232,6 @@ impl Header {
         within("a meta in bytes", header.meta_len.into(), META_BYTES as u64)?;
         within("a number of descriptors", header.descriptors.into(), DESCRIPTORS.into())?;
         Ok(header)
-    }
-
-    /// The id in a header, which stands where it does in every version: for the answer to a frame
-    /// that could not be decoded.
-    #[must_use]
-    pub fn claimed_id(bytes: &[u8; HEADER_BYTES]) -> u64 {
-        u64::from_le_bytes(field(bytes, 8))
     }
 
     /// The same with the length and the checksum for this meta.
@@ -340,7 +336,6 @@ mod tests {
         assert_eq!(with(4, &[2]), Err(FrameError::Version { theirs: 2, ours: 1 }));
         let other = [&MAGIC[..], &[9; 60]].concat().try_into().unwrap();
         assert_eq!(Header::decode(&other, LIMIT), Err(FrameError::Version { theirs: 9, ours: 1 }));
-        assert_eq!(Header::claimed_id(&other), 0x0909_0909_0909_0909);
         for kind in [0, 4, 255] {
             assert_eq!(with(5, &[kind]), Err(FrameError::Kind(kind)));
         }

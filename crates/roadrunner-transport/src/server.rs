@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use roadrunner_buffer::{BufferError, Sealed, Traffic};
 use roadrunner_sys as sys;
 
-use crate::frame::{CallMeta, FaultMeta, FrameError, Header, Meta, ReplyMeta, Trace};
+use crate::frame::{CallMeta, FaultMeta, FrameError, Header, Meta, ReplyMeta, Trace, UNREAD};
 use crate::link::{self, Budget, Link, LinkError, Received};
 use crate::members::Members;
 use crate::{Call, Caller, Fault, Inbox, Payload, Reply, Terms, Trust, Undelivered};
@@ -253,7 +253,7 @@ fn take_in<L: Listen>(shared: &Arc<Shared>, listener: &L) {
             let fault = Fault::Exhausted { function: String::new(), reason };
             let until = Instant::now() + TURNING_AWAY;
             // With TLS it hears nothing: a handshake here would have everybody wait for who only connects.
-            let _ = refuse(&mut link, 0, fault, until, &shared.terms);
+            let _ = refuse(&mut link, fault, until, &shared.terms);
         }
     }
 }
@@ -312,14 +312,13 @@ fn serve_one(entered: &Entered, link: &mut impl Link) -> Result<bool, LinkError>
     let (shared, terms) = (&*entered.shared, &entered.terms);
     let idle = Instant::now() + IDLE;
     let (bytes, fds, since) = link::receive_header(link, idle, |since| since + HEADER_PATIENCE)?;
-    let id = Header::claimed_id(&bytes);
     // Who calls again has the last answer: those of a run send no call before.
     entered.unconfirmed().clear();
     if !entered.busy(true) {
         // Not taken any more: the caller may ask elsewhere.
         let reason = "the node is ending".into();
         let fault = Fault::Exhausted { function: String::new(), reason };
-        refuse(link, id, fault, Instant::now() + TURNING_AWAY, terms)?;
+        refuse(link, fault, Instant::now() + TURNING_AWAY, terms)?;
         return Ok(false);
     }
     let until = since + PAYLOAD_PATIENCE;
@@ -334,7 +333,7 @@ fn serve_one(entered: &Entered, link: &mut impl Link) -> Result<bool, LinkError>
             // What follows on this connection can't be told from payload any more.
             let reason = error.to_string();
             let fault = Fault::Exhausted { function: String::new(), reason };
-            refuse(link, id, fault, Instant::now() + TURNING_AWAY, terms)?;
+            refuse(link, fault, Instant::now() + TURNING_AWAY, terms)?;
             return Err(error);
         }
     };
@@ -448,14 +447,13 @@ fn sealed<'r>(
     Ok((sealed, Traffic::default()))
 }
 
-/// Says that nothing was done.
+/// Says that no call was read: nothing was done, and what a call gave back is not known.
 fn refuse(
     link: &mut impl Link,
-    id: u64,
     fault: Fault,
     until: Instant,
     terms: &Terms,
 ) -> Result<(), LinkError> {
     let meta = FaultMeta { fault: fault.into(), delivered: false, released: Vec::new() };
-    send(link, id, &Meta::Fault(meta), &[], until, terms, Vec::new())
+    send(link, UNREAD, &Meta::Fault(meta), &[], until, terms, Vec::new())
 }

@@ -159,7 +159,7 @@ fn answer(plan: Plan, world: &World, tagged: &Tagged, dice: &mut Dice) -> Result
         stream.shut(Shutdown::Write);
         let _ = read_to_end(&stream);
     });
-    let client = world.client(plan.way, &address);
+    let client = world.client_of_another(plan.way, &address);
     // An end that was cut off is noticed at once, what is only told by its deadline.
     let outcome = world.call(&*client, (plan.way, ECHO), tagged, 10 * LITTLE);
     drop(client);

@@ -99,7 +99,7 @@ pub(crate) fn run(plan: Plan, world: &World, dice: &mut Dice) -> Result<Outcome,
         Manner::Full | Manner::Silent | Manner::Reads(_) | Manner::Keeps | Manner::Drips
     );
     let time = if hangs { LITTLE } else { PLENTY };
-    let client = world.client(plan.way, &address);
+    let client = world.client_of_another(plan.way, &address);
     let call = |time| world.call_until_taken(&*client, plan.way, &tagged, time);
     let outcome = match plan.manner {
         Manner::Gone => {

@@ -242,9 +242,18 @@ impl World {
         &self.served[way as usize].0
     }
 
-    /// A caller that knows nobody yet.
+    /// A caller that knows nobody yet, of a node of the world's.
     pub(crate) fn client(&self, way: Way, address: &Address) -> Client {
-        let trust = if way == Way::Run { self.run.clone() } else { Trust::None };
+        self.client_in(&self.run, way, address)
+    }
+
+    /// One of a process that is none of the world's nodes. What that has, it has as long as the caller lives.
+    pub(crate) fn client_of_another(&self, way: Way, address: &Address) -> Client {
+        self.client_in(&Trust::domain(std::process::id()), way, address)
+    }
+
+    fn client_in(&self, run: &Trust, way: Way, address: &Address) -> Client {
+        let trust = if way == Way::Run { run.clone() } else { Trust::None };
         let terms = Terms { home: self.callers.clone(), payload_limit: LIMIT, trust };
         match address {
             Address::Unix(address) => Box::new(Unix::new(address.clone(), terms)),

@@ -14,6 +14,7 @@ use roadrunner_buffer::{
     Backing, BreakEven, BufferError, Contents, Domain, Extent, Home, Pool, PoolLimits, Sealed,
     Window,
 };
+use roadrunner_transport::conformance::EchoInbox;
 use roadrunner_transport::{
     Account, Call, Caller, Fault, Inbox, Lender, Payload, Reply, Terms, Trace, Transport, Trust,
     Undelivered, Unix, UnixServer,
@@ -32,8 +33,8 @@ fn terms(home: &Home, run: u32) -> Terms {
 }
 
 /// A fresh segment, of zeros.
-fn segment(home: &Home) -> Window {
-    let place = Extent::reserve(LEN).unwrap();
+fn segment(home: &Home, len: usize) -> Window {
+    let place = Extent::reserve(len).unwrap();
     Window::fresh(place, Backing::Segment, Contents::Zeroed, home).unwrap()
 }
 
@@ -54,12 +55,16 @@ impl Lender for Lent {
 
 impl Inbox for Lends {
     fn accept<'p>(&self, _: Call<'p>) -> Result<Reply, Undelivered<'p>> {
-        Ok(Reply::new(Box::new(Lent(segment(&self.0))), Account::default(), Vec::new()))
+        Ok(Reply::new(Box::new(Lent(segment(&self.0, LEN))), Account::default(), Vec::new()))
     }
 }
 
 fn call(way: &Unix, home: &Home) -> Result<Reply, Undelivered<'static>> {
-    let (payload, _) = segment(home).lend(LEN).unwrap().detach(home).unwrap();
+    call_with(way, home, LEN)
+}
+
+fn call_with(way: &Unix, home: &Home, len: usize) -> Result<Reply, Undelivered<'static>> {
+    let (payload, _) = segment(home, len).lend(len).unwrap().detach(home).unwrap();
     let since = Instant::now();
     let deadline = since + Duration::from_secs(20);
     let (payload, caller, trace) = (Payload::One(payload), Caller::Unnamed, Trace::default());
@@ -149,4 +154,23 @@ fn what_a_server_that_is_gone_had_is_given_up() {
     assert_eq!(home.pool.usage().leased, 0, "nobody knows whether it has that");
     let refused = call(&way, &home).unwrap_err();
     assert!(refused.payload.is_some(), "{}", refused.fault);
+}
+
+#[test]
+fn what_an_unread_call_gave_back_is_told_again() {
+    let (name, listener) = listening("unread");
+    let ((home, theirs), run) = ((home(), home()), std::process::id());
+    let narrow = Terms { payload_limit: LEN as u64, ..terms(&theirs, run) };
+    let inbox = Arc::new(EchoInbox::at(theirs));
+    let _server = UnixServer::on(listener, inbox, narrow).unwrap();
+    let way = Unix::new(address(&name), terms(&home, run));
+    // The answer is in the same segment: both have a lease of it, until each hears that the other has none.
+    drop(call(&way, &home).unwrap());
+    assert_eq!(home.pool.usage().leased, 1);
+    // The next call says so, and is too long to be read.
+    let refused = call_with(&way, &home, 2 * LEN).unwrap_err();
+    assert!(refused.payload.is_some(), "{}", refused.fault);
+    drop(refused);
+    drop(call(&way, &home).unwrap());
+    assert_eq!(home.pool.usage().leased, 1, "that of the last call alone");
 }
