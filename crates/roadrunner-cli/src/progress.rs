@@ -3,7 +3,7 @@
 
 use std::io::{self, IsTerminal as _};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -26,7 +26,7 @@ impl Progress {
     /// `what` goes on from now on.
     pub(crate) fn start(what: String) -> Self {
         let (news, inbox) = channel();
-        let spawned = thread::Builder::new().name("progress".into()).spawn(move || {
+        let spawned = roadrunner_sys::spawn("progress", move || {
             let start = Instant::now();
             let mut message = what;
             let mut shown: Option<Shown> = None;

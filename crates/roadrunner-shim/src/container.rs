@@ -6,7 +6,6 @@ use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, SystemTime};
 
 use containerd_shim_protos::events::task::{TaskExit, TaskOOM, TaskStart};
@@ -148,7 +147,7 @@ impl Container {
             Work::Serve(publish) => publish().map(|serving| *lock(&self.serving) = Some(serving)),
             Work::Command { app, name, process } => {
                 let (container, process) = (Arc::clone(self), *process);
-                let spawned = thread::Builder::new().name("container".into()).spawn(move || {
+                let spawned = roadrunner_sys::spawn("container", move || {
                     let code = container.run(&app, &name, process);
                     drop(app);
                     container.end(code, pid);
@@ -222,7 +221,7 @@ impl Container {
     /// Counts a guest as ended that does not notice that it was killed.
     fn give_up(self: &Arc<Self>, pid: u32) {
         let container = Arc::clone(self);
-        let waiter = thread::Builder::new().name("kill".into()).spawn(move || {
+        let waiter = roadrunner_sys::spawn("kill", move || {
             let is_running = |state: &mut State| !matches!(state, State::Stopped(_));
             let state = lock(&container.state);
             let waited = container.changed.wait_timeout_while(state, ENDING, is_running);

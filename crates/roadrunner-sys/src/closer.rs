@@ -6,7 +6,6 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread;
 
 /// Descriptors that may wait to be closed before no more are taken from anybody: as many as one
 /// message brings, and a quarter of what a process may usually open (`ulimit -n` is 1024).
@@ -48,9 +47,9 @@ impl Closer {
         let mut state = self.lock();
         state.waiting.extend(fds);
         if !state.running {
-            let thread = thread::Builder::new().name("roadrunner-closer".into());
             // Without a thread they wait until one can be started for those that come next.
-            state.running = thread.spawn(|| while self.close_next() {}).is_ok();
+            state.running =
+                crate::spawn("roadrunner-closer", || while self.close_next() {}).is_ok();
         }
     }
 

@@ -28,6 +28,7 @@ mod socket;
 mod splice;
 #[cfg(test)]
 mod testing;
+mod thread;
 mod waiting;
 mod zerocopy;
 
@@ -53,6 +54,7 @@ pub use socket::{
     stop_listening, wait_until_ready,
 };
 pub use splice::{Pipe, send_file};
+pub use thread::spawn;
 pub use waiting::{Waker, wait_for_any};
 pub use zerocopy::{
     Completed, completed, disconnect, enable_zerocopy, is_out_of_buffers, send_zerocopy, unsent,

@@ -4,7 +4,6 @@
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Instant;
 
 /// Asks the resolver; may take as long as it likes.
@@ -74,7 +73,7 @@ impl Name {
         }
         let question = Arc::new(Question::default());
         let (theirs, text, ask) = (Arc::clone(&question), self.text.clone(), self.ask);
-        thread::Builder::new().name("resolver".into()).spawn(move || {
+        roadrunner_sys::spawn("resolver", move || {
             let answer = ask(&text).map_err(|error| (error.kind(), error.to_string()));
             *lock(&theirs.answer) = Some(answer);
             theirs.answered.notify_all();

@@ -115,9 +115,7 @@ impl Server {
         });
         let listener = Arc::new(listener);
         let (own, taken) = (Arc::clone(&shared), Arc::clone(&listener));
-        let thread = thread::Builder::new()
-            .name("connections".into())
-            .spawn(move || take_in(&own, &*taken))?;
+        let thread = sys::spawn("connections", move || take_in(&own, &*taken))?;
         let stop = Box::new(move || listener.stop());
         Ok(Self { shared, stop, thread: Some(thread) })
     }
@@ -273,7 +271,7 @@ fn begin<L: Listen>(shared: &Arc<Shared>, link: L::Link) -> Result<(), (String, 
     let theirs = Arc::clone(&link);
     let take =
         |link: &Mutex<Option<L::Link>>| link.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let spawned = thread::Builder::new().name("connection".into()).spawn(move || {
+    let spawned = sys::spawn("connection", move || {
         if let Some(mut link) = take(&theirs) {
             serve(&entered, &mut link);
             drop(link);

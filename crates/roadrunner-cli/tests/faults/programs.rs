@@ -369,8 +369,9 @@ impl Programs {
             return Ok(outcome);
         }
         let ended = doomed.going.end();
-        // The words of Rust's library and of C's.
-        let of_memory = ["memory allocation of ", "out of memory"];
+        // The words of Rust's library, where a thread gets no signal stack too, and of C's.
+        let of_memory =
+            ["memory allocation of ", "failed to allocate an alternative stack", "out of memory"];
         if ended.code.is_none() && of_memory.iter().any(|words| ended.stderr.contains(words)) {
             return Ok(format!("{outcome}, and the node ended"));
         }

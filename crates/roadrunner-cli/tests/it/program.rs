@@ -77,6 +77,8 @@ impl Sandbox {
         // Where nodes listen that are not told where.
         command.env("XDG_RUNTIME_DIR", self.0.path());
         command.env_remove("RUST_LOG").env_remove("TRACEPARENT");
+        // With it, Rust's library hangs where memory ends while a panic's backtrace is printed.
+        command.env_remove("RUST_BACKTRACE");
         command
     }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use roadrunner_gateway::{Catalog, Gateway, Limits};
@@ -39,7 +39,7 @@ impl Http {
         let (stop, stopped) = channel();
         let catalog = Arc::clone(catalog);
         let serve = move || serve(runtime, gateway, catalog, async { drop(stopped.await) });
-        let thread = thread::Builder::new().name("http".into()).spawn(serve)?;
+        let thread = roadrunner_sys::spawn("http", serve)?;
         Ok(Self { address, stop, thread })
     }
 

@@ -60,7 +60,7 @@ pub(crate) fn run(options: &Serve) -> Result<Exit, Failure> {
     // One reload that waits is enough, however often it is asked for.
     let (reload, asked) = sync_channel(1);
     let keep_fresh = move || manifests.keep_fresh(&asked);
-    thread::Builder::new().name("manifests".into()).spawn(keep_fresh).map_err(no_thread)?;
+    roadrunner_sys::spawn("manifests", keep_fresh).map_err(no_thread)?;
     // Not before all is there: who hears this counts on it.
     output::note(&format!("roadrunner: process {process} serves {what} at {places}\n"));
 
@@ -98,7 +98,7 @@ enum Event {
 /// Has signals come as events from now on.
 fn listen_to_signals(events: Sender<Event>) -> io::Result<()> {
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
-    thread::Builder::new().name("signals".into()).spawn(move || {
+    roadrunner_sys::spawn("signals", move || {
         for signal in signals.forever() {
             let event = if signal == SIGHUP { Event::Reload } else { Event::End };
             if events.send(event).is_err() {
@@ -123,7 +123,7 @@ fn end(fronts: Fronts, told: &Receiver<Event>, events: Sender<Event>, grace: Dur
         let _ = events.send(Event::Ended);
     };
     // Without a thread to spare there is no grace, and the process ends now.
-    if thread::Builder::new().name("stop".into()).spawn(stop).is_ok() {
+    if roadrunner_sys::spawn("stop", stop).is_ok() {
         while told.recv().is_ok_and(|event| event == Event::Reload) {}
     }
 }
