@@ -140,6 +140,11 @@ impl Lease {
         self.segment.id
     }
 
+    /// Ends it without a word: whoever passed it on has not let it go.
+    pub fn disown(&self) {
+        self.abandoned.store(true, Ordering::Release);
+    }
+
     /// The segment's descriptor, to be sent to another process of the trust domain.
     #[must_use]
     pub fn descriptor(&self) -> BorrowedFd<'_> {
@@ -194,7 +199,15 @@ struct Out {
     leases: HashMap<u64, Vec<Arc<Lease>>>,
     /// Segments of other processes that were given up, the oldest first. If the peer gives one back after
     /// all, its owner is told.
-    doubtful: VecDeque<(u64, Arc<Releases>)>,
+    doubtful: VecDeque<Doubtful>,
+}
+
+#[derive(Debug)]
+struct Doubtful {
+    id: u64,
+    owner: Arc<Releases>,
+    /// For whoever has it here, after a call that was refused.
+    lease: Weak<Lease>,
 }
 
 impl Lent {
@@ -206,14 +219,7 @@ impl Lent {
     /// The peer says that it has these no more. Ids that it never had are nothing.
     pub fn come_back(&self, ids: &[u64]) {
         let mut out = lock(&self.0);
-        let back: Vec<_> = ids.iter().filter_map(|id| out.take(*id)).collect();
-        for id in ids {
-            if let Some(at) = out.doubtful.iter().position(|(doubtful, _)| doubtful == id)
-                && let Some((id, owner)) = out.doubtful.remove(at)
-            {
-                lock(&owner.0).push(id);
-            }
-        }
+        let back: Vec<_> = ids.iter().filter_map(|id| out.come_back(*id)).collect();
         drop(out);
         // Not under the lock: their ends take others.
         drop(back);
@@ -256,11 +262,28 @@ impl Out {
         lease
     }
 
+    /// A lease that the peer had, for its end here. One that was given up has its end there already, or where it
+    /// is still in use.
+    fn come_back(&mut self, id: u64) -> Option<Arc<Lease>> {
+        if let Some(lease) = self.take(id) {
+            return Some(lease);
+        }
+        let at = self.doubtful.iter().position(|doubtful| doubtful.id == id)?;
+        let Doubtful { id, owner, lease } = self.doubtful.remove(at)?;
+        let lease = lease.upgrade();
+        match &lease {
+            Some(lease) => lease.abandoned.store(false, Ordering::Release),
+            None => lock(&owner.0).push(id),
+        }
+        lease
+    }
+
     fn give_up(&mut self, leases: &[Arc<Lease>]) {
         for lease in leases {
-            lease.abandoned.store(true, Ordering::Release);
+            lease.disown();
             if let End::Peer(owner) = &lease.end {
-                self.doubtful.push_back((lease.id(), Arc::clone(owner)));
+                let (id, owner) = (lease.id(), Arc::clone(owner));
+                self.doubtful.push_back(Doubtful { id, owner, lease: Arc::downgrade(lease) });
             }
         }
         let surplus = self.doubtful.len().saturating_sub(DOUBTFUL);

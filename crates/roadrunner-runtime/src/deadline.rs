@@ -45,8 +45,7 @@ impl Ticker {
         let shared =
             Arc::new(Shared { running: AtomicUsize::new(0), asleep: AtomicBool::new(false) });
         let (weak, engine) = (Arc::downgrade(&shared), engine.weak());
-        let handle =
-            thread::Builder::new().name("deadlines".into()).spawn(move || tick(&weak, &engine))?;
+        let handle = roadrunner_sys::spawn("deadlines", move || tick(&weak, &engine))?;
         Ok(Self { shared, thread: handle.thread().clone() })
     }
 

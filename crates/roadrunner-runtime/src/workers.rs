@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread;
 use std::time::Instant;
 
 type Work<T> = Box<dyn FnOnce() -> T + Send>;
@@ -72,7 +71,7 @@ impl Workers {
         for number in 0..threads {
             let queue = Arc::clone(&workers.0);
             let name = format!("worker-{number}");
-            thread::Builder::new().name(name).stack_size(STACK).spawn(move || queue.serve())?;
+            roadrunner_sys::spawn_with_stack(&name, STACK, move || queue.serve())?;
         }
         Ok(workers)
     }

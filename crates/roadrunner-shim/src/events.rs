@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
@@ -32,9 +32,8 @@ impl Events {
     pub(crate) fn start(path: &str, namespace: String) -> std::io::Result<Self> {
         let address = format!("unix://{path}");
         let (sender, receiver) = sync_channel(QUEUE);
-        let thread = thread::Builder::new()
-            .name("events".into())
-            .spawn(move || forward(&address, &namespace, &receiver))?;
+        let thread =
+            roadrunner_sys::spawn("events", move || forward(&address, &namespace, &receiver))?;
         Ok(Self { queue: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)) })
     }
 

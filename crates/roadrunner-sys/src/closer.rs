@@ -46,10 +46,13 @@ impl Closer {
         }
         let mut state = self.lock();
         state.waiting.extend(fds);
-        if !state.running {
-            // Without a thread they wait until one can be started for those that come next.
-            state.running =
-                crate::spawn("roadrunner-closer", || while self.close_next() {}).is_ok();
+        if std::mem::replace(&mut state.running, true) {
+            return;
+        }
+        drop(state);
+        if crate::spawn("roadrunner-closer", || while self.close_next() {}).is_err() {
+            // They wait until a thread can be started for those that come next.
+            self.lock().running = false;
         }
     }
 

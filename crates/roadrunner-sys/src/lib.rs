@@ -54,7 +54,7 @@ pub use socket::{
     stop_listening, wait_until_ready,
 };
 pub use splice::{Pipe, send_file};
-pub use thread::spawn;
+pub use thread::{spawn, spawn_with_stack};
 pub use waiting::{Waker, wait_for_any};
 pub use zerocopy::{
     Completed, completed, disconnect, enable_zerocopy, is_out_of_buffers, send_zerocopy, unsent,

@@ -1,7 +1,7 @@
 //! Threads, where there is room for all that they take.
 
 use std::io;
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
 use crate::mapping::{reserve, unmap};
@@ -11,14 +11,18 @@ use crate::page_size;
 const STACK: usize = 2 << 20;
 
 /// Address space in bytes that a thread takes besides: its signal stack (some pages), and what C's
-/// library adds to its heap for what the thread begins with (at least 132 KiB).
+/// library adds to its heap for what the thread begins with (at least 132 KiB, and where there is room
+/// an arena of 64 MiB).
 const BESIDES: usize = 1 << 20;
 
-/// Starts a thread, and returns when it runs.
+/// One thread starts at a time, or two would count on the same room.
+static STARTING: Mutex<()> = Mutex::new(());
+
+/// Starts a thread with Rust's usual stack, and returns when it runs.
 ///
 /// Rust's library ends the whole process where a thread has its stack and the kernel has no address
-/// space left for its signal stack. So room for both is looked for first, and the calling thread takes none
-/// before the other one has it. Further threads still may.
+/// space left for its signal stack. So room for both is looked for first, and neither the calling thread nor another
+/// that starts takes any before this one has it. What else runs still may.
 ///
 /// # Errors
 /// When the kernel has no address space or no thread left.
@@ -26,18 +30,32 @@ pub fn spawn<T: Send + 'static>(
     name: &str,
     run: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<JoinHandle<T>> {
-    let len = STACK + BESIDES;
+    spawn_with_stack(name, STACK, run)
+}
+
+/// As [`spawn`], with a stack of so many bytes.
+///
+/// # Errors
+/// As [`spawn`].
+pub fn spawn_with_stack<T: Send + 'static>(
+    name: &str,
+    stack: usize,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    let len = stack.saturating_add(BESIDES).next_multiple_of(page_size());
+    let starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
     let room = reserve(len, page_size())?;
     // SAFETY: R1; it was mapped right above and nobody else knows of it.
     unsafe { unmap(room, len) }?;
     let runs = Arc::new(Barrier::new(2));
     let theirs = Arc::clone(&runs);
-    let thread = Builder::new().name(name.into()).stack_size(STACK).spawn(move || {
+    let thread = Builder::new().name(name.into()).stack_size(stack).spawn(move || {
         theirs.wait();
         drop(theirs);
         run()
     })?;
     runs.wait();
+    drop(starting);
     Ok(thread)
 }
 

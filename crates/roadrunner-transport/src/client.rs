@@ -154,9 +154,10 @@ impl<D: Dial> Client<D> {
             }
             // A peer that takes no call may be about to close.
             Ok(Received { id, meta: Meta::Fault(FaultMeta { fault, .. }), .. }) => {
-                self.terms.trust.abandon(&sent.leases);
                 if id == UNREAD {
-                    self.terms.trust.put_back(sent.released);
+                    self.terms.trust.was_not_read(&sent.leases, sent.released);
+                } else {
+                    self.terms.trust.abandon(&sent.leases);
                 }
                 Err(Undelivered::before(fault.into(), payload))
             }
@@ -326,7 +327,8 @@ impl<D: Dial> Client<D> {
     /// Waits for the answer to a call.
     fn answer(&self, sent: &mut Sent<D::Link>, deadline: Instant) -> Result<Received, LinkError> {
         let received = self.receive(&mut sent.link, deadline)?;
-        let unread = received.id == UNREAD && matches!(received.meta, Meta::Fault(_));
+        let unread = received.id == UNREAD
+            && matches!(received.meta, Meta::Fault(FaultMeta { delivered: false, .. }));
         if received.id == sent.id || unread {
             return Ok(received);
         }

@@ -157,6 +157,14 @@ impl Trust {
         }
     }
 
+    /// The peer has not read a frame with these leases, which should have given those back.
+    pub(crate) fn was_not_read(&self, leases: &[u64], released: Vec<u64>) {
+        if let Self::Domain(domain) = self {
+            domain.lent.come_back(leases);
+        }
+        self.put_back(released);
+    }
+
     /// The frame that should have given these back was not sent.
     pub(crate) fn put_back(&self, released: Vec<u64>) {
         if let Self::Domain(domain) = self {

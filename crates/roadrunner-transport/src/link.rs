@@ -9,7 +9,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use roadrunner_buffer::{BufferError, Home, Sealed};
+use roadrunner_buffer::{BufferError, Descriptor, Home, Sealed};
 use roadrunner_sys::{self as sys, Ready};
 
 use crate::frame::{
@@ -237,8 +237,12 @@ pub(crate) fn receive_rest<L: Link>(
     let mut parts = Vec::with_capacity(meta.parts().len());
     for part in meta.parts() {
         let fd = if part.in_descriptor() { fds.0.pop_front() } else { None };
-        parts.push(match fd {
-            Some(fd) => adopt(fd, *part, terms)?,
+        parts.push(match fd.map(|fd| adopt(fd, *part, terms)) {
+            Some(Ok(adopted)) => adopted,
+            Some(Err(error)) => {
+                disown(&parts);
+                return Err(error);
+            }
             // As many as were received.
             None => inline.pop_front().unwrap_or(Sealed::empty()),
         });
@@ -247,6 +251,15 @@ pub(crate) fn receive_rest<L: Link>(
         domain.lent.come_back(meta.released());
     }
     Ok(Received { id: header.id, trace: header.trace, meta, parts, since })
+}
+
+/// Of a frame that does not count, no lease was passed on.
+fn disown(parts: &[Sealed<'_>]) {
+    for part in parts {
+        if let Some(Descriptor::Segment(lease)) = part.descriptor() {
+            lease.disown();
+        }
+    }
 }
 
 /// Takes a payload in that came as a descriptor.

@@ -21,7 +21,8 @@ use roadrunner_runtime::{
 };
 
 use crate::error::quoted;
-use crate::run::{Executable, Finished, RunError};
+use crate::executable::Executable;
+use crate::run::{Finished, RunError};
 use crate::workflow::{Placement, Workflow};
 
 /// Two things that would have the same name.

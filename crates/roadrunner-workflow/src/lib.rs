@@ -6,6 +6,7 @@
 //!         http.rs       its headers and its type
 //!      -> graph.rs      names, cycles, reachability   -> Workflow: nothing in it can be wrong
 //!      -> plan.rs       order, inputs, backing        -> Plan: what the executor walks through
+//!      -> executable.rs  its functions compiled and linked
 //!      -> run.rs        the executor
 //!
 //! names of workflows and functions -> catalog.rs -> what a node runs when one is called
@@ -44,6 +45,8 @@
 #[cfg(feature = "run")]
 mod catalog;
 mod error;
+#[cfg(feature = "run")]
+mod executable;
 mod fields;
 mod function;
 mod graph;
@@ -59,9 +62,11 @@ mod workflow;
 #[cfg(feature = "run")]
 pub use catalog::{Catalog, Clash, Names, answer};
 pub use error::{ManifestError, Problem, Problems};
+#[cfg(feature = "run")]
+pub use executable::{Executable, Place, PrepareError};
 pub use plan::{Backing, Edge, Plan, Step};
 #[cfg(feature = "run")]
-pub use run::{Executable, Finished, Place, PrepareError, RunError};
+pub use run::{Finished, RunError};
 pub use workflow::{
     Dir, Found, Function, FunctionIndex, Header, Module, NoSuchNode, Node, NodeIndex, Placement,
     Wasi, Workflow,

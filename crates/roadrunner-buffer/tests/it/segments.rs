@@ -161,6 +161,36 @@ fn the_owner_hears_of_a_segment_that_was_given_up_and_comes_back() {
 }
 
 #[test]
+fn the_owner_hears_no_more_than_once_and_not_before_the_last_lease_ends() {
+    let (here, there) = (home(&pool(64), 0), home(&pool(64), 0));
+    let mut a = Memory::new(8 * MIB);
+    let (owner, lent) = (Arc::new(Releases::default()), Lent::default());
+    let lease = passed(&mut produced(&mut a, &here), &here).1;
+    let arrived = received(&lease, &there, &owner);
+    let (on, _) = arrived.published(&there, true).unwrap();
+    let Some(Descriptor::Segment(theirs)) = on.descriptor() else { panic!("it is in none") };
+    // Given up once, and gone to the peer once more.
+    lent.add(Arc::clone(theirs));
+    lent.abandon_all();
+    lent.add(Arc::clone(theirs));
+    lent.come_back(&[lease.id()]);
+    lent.come_back(&[lease.id()]);
+    assert_eq!(owner.take(10), [], "a payload is still in it here");
+    drop((on, arrived));
+    assert_eq!(owner.take(10), [lease.id()]);
+    lent.come_back(&[lease.id()]);
+    assert_eq!(owner.take(10), []);
+    // What was disowned is nobody's news.
+    received(&lease, &there, &owner).descriptor().map(disowned).unwrap();
+    assert_eq!(owner.take(10), []);
+}
+
+fn disowned(descriptor: Descriptor<'_>) {
+    let Descriptor::Segment(lease) = descriptor else { panic!("it is in none") };
+    lease.disown();
+}
+
+#[test]
 fn what_a_peer_that_is_gone_lent_is_kept_no_longer_than_it_is_used() {
     let (here, there) = (home(&pool(64), 0), home(&pool(64), 0));
     let (mut a, b) = (Memory::new(8 * MIB), Memory::new(8 * MIB));

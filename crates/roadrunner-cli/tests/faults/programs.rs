@@ -372,8 +372,10 @@ impl Programs {
         // The words of Rust's library, where a thread gets no signal stack too, and of C's.
         let of_memory =
             ["memory allocation of ", "failed to allocate an alternative stack", "out of memory"];
-        if ended.code.is_none() && of_memory.iter().any(|words| ended.stderr.contains(words)) {
-            return Ok(format!("{outcome}, and the node ended"));
+        if ended.code.is_none()
+            && let Some(words) = of_memory.iter().find(|words| ended.stderr.contains(**words))
+        {
+            return Ok(format!("{outcome}, and the node ended: {words}"));
         }
         let (code, said) = (ended.code, ended.stderr);
         Err(format!(

@@ -5,7 +5,6 @@ use std::io::{self, Read as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use roadrunner_buffer::{BreakEven, Domain, Home, Pool, PoolLimits, Sealed};
@@ -93,8 +92,7 @@ fn speed(payload: &Sealed<'_>, each: Duration, open: Open<'_>) -> io::Result<Spe
     let mut way = open(&stream)?;
     let (there, _) = listener.accept()?;
     let len = bytes.len();
-    let receiver =
-        thread::Builder::new().name("receiver".into()).spawn(move || drain(there, len))?;
+    let receiver = roadrunner_sys::spawn("receiver", move || drain(there, len))?;
     let (begin, mut samples) = (Instant::now(), Vec::new());
     // The first one faults pages in and opens windows.
     while samples.len() < 2 || begin.elapsed() < each {

@@ -65,9 +65,13 @@ fn call(way: &Unix, home: &Home) -> Result<Reply, Undelivered<'static>> {
 
 fn call_with(way: &Unix, home: &Home, len: usize) -> Result<Reply, Undelivered<'static>> {
     let (payload, _) = segment(home, len).lend(len).unwrap().detach(home).unwrap();
+    send(way, Payload::One(payload))
+}
+
+fn send(way: &Unix, payload: Payload<'static>) -> Result<Reply, Undelivered<'static>> {
     let since = Instant::now();
     let deadline = since + Duration::from_secs(20);
-    let (payload, caller, trace) = (Payload::One(payload), Caller::Unnamed, Trace::default());
+    let (caller, trace) = (Caller::Unnamed, Trace::default());
     way.send(Call { target: "f", payload, since, deadline, depth: 0, caller, trace })
 }
 
@@ -173,4 +177,26 @@ fn what_an_unread_call_gave_back_is_told_again() {
     drop(refused);
     drop(call(&way, &home).unwrap());
     assert_eq!(home.pool.usage().leased, 1, "that of the last call alone");
+}
+
+#[test]
+fn a_segment_that_an_unread_call_passed_on_comes_back_to_its_owner() {
+    let (home, owners, run) = (home(), home(), std::process::id());
+    let (owner, listener) = listening("owner");
+    let inbox = Arc::new(Lends(owners.clone()));
+    let _owner = UnixServer::on(listener, inbox, terms(&owners, run)).unwrap();
+    let (narrow, listener) = listening("narrow");
+    let limited = Terms { payload_limit: LEN as u64 - 1, ..terms(&home, run) };
+    let _narrow = UnixServer::on(listener, Arc::new(Lends(home.clone())), limited).unwrap();
+    let [owner, narrow] = [owner, narrow].map(|name| Unix::new(address(&name), terms(&home, run)));
+    let answer = call(&owner, &home).unwrap();
+    let refused = send(&narrow, Payload::Held(answer)).unwrap_err();
+    // It is here until this has ended with it.
+    let refused = send(&narrow, refused.payload.unwrap()).unwrap_err();
+    assert!(refused.payload.is_some(), "{}", refused.fault);
+    drop(call(&owner, &home).unwrap());
+    assert_eq!(owners.pool.usage().leased, 2);
+    drop(refused);
+    drop(call(&owner, &home).unwrap());
+    assert_eq!(owners.pool.usage().leased, 1, "that of the last answer alone");
 }

@@ -15,7 +15,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
-use std::thread;
 use std::time::Duration;
 
 use roadrunner_runtime::{Config, Runtime, Terms};
@@ -189,12 +188,16 @@ impl Fronts {
     /// Takes no more calls, and gives those under way as long as `grace` to end.
     fn stop(self, grace: Duration) {
         let Self { unix, tcp, http } = self;
-        thread::scope(|scope| {
-            // All at once: they share the grace, and none takes calls while another one stops.
-            unix.map(|(mut unix, _)| scope.spawn(move || unix.stop(grace)));
-            tcp.map(|(mut tcp, _)| scope.spawn(move || tcp.stop(grace)));
-            http.map(|http| scope.spawn(move || http.stop()));
-        });
+        // All at once: they share the grace, and none takes calls while another one stops.
+        let stops = [
+            unix.map(|(mut unix, _)| roadrunner_sys::spawn("stop", move || unix.stop(grace))),
+            tcp.map(|(mut tcp, _)| roadrunner_sys::spawn("stop", move || tcp.stop(grace))),
+            http.map(|http| roadrunner_sys::spawn("stop", move || http.stop())),
+        ];
+        // Without a thread to spare one has ended already, without grace.
+        for stop in stops.into_iter().flatten().flatten() {
+            let _ = stop.join();
+        }
     }
 }
 
