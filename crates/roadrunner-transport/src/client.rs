@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use roadrunner_buffer::{BufferError, Sealed, Traffic};
 
-use crate::frame::{CallMeta, FaultMeta, Header, Meta, ReplyMeta, Trace, UNREAD};
+use crate::frame::{CallMeta, FaultMeta, Header, Meta, ReplyMeta, Trace, UNREAD, WireFault};
 use crate::link::{self, Budget, Got, Link, LinkError, Received, Unsent};
 use crate::{Account, Call, Fault, Hop, Lender, Payload, Reply, Terms, Undelivered};
 
@@ -71,6 +71,17 @@ struct Sent<L> {
     leases: Vec<u64>,
     /// Those of the peer that it gave back.
     released: Vec<u64>,
+}
+
+/// Why a peer did not take a call. Of one that it did not read it has no name.
+fn refusal(fault: WireFault, target: &str) -> Fault {
+    let mut fault = Fault::from(fault);
+    if let Fault::Exhausted { function, .. } = &mut fault
+        && function.is_empty()
+    {
+        target.clone_into(function);
+    }
+    fault
 }
 
 /// A call that the peer has not, or perhaps has.
@@ -159,7 +170,7 @@ impl<D: Dial> Client<D> {
                 } else {
                     self.terms.trust.abandon(&sent.leases);
                 }
-                Err(Undelivered::before(fault.into(), payload))
+                Err(Undelivered::before(refusal(fault, target), payload))
             }
             Ok(Received { meta: Meta::Call(_), .. }) => {
                 let what = io::Error::new(io::ErrorKind::InvalidData, "it answered with a call");
@@ -282,7 +293,7 @@ impl<D: Dial> Client<D> {
         match self.receive(&mut link, until) {
             Ok(Received {
                 meta: Meta::Fault(FaultMeta { fault, delivered: false, .. }), ..
-            }) => Err(Fault::from(fault).into()),
+            }) => Err(refusal(fault, target).into()),
             _ => Err(self.not_sent(target, deadline, &unsent.error).into()),
         }
     }

@@ -281,7 +281,9 @@ fn begin<L: Listen>(shared: &Arc<Shared>, link: L::Link) -> Result<(), (String, 
     match spawned {
         Ok(_) => Ok(()),
         Err(error) => match take(&link) {
-            Some(link) => Err((format!("no thread can be started for it: {error}"), link)),
+            Some(link) => {
+                Err((format!("no thread can be started for the connection: {error}"), link))
+            }
             None => Ok(()),
         },
     }

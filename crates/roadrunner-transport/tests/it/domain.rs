@@ -174,6 +174,7 @@ fn what_an_unread_call_gave_back_is_told_again() {
     // The next call says so, and is too long to be read.
     let refused = call_with(&way, &home, 2 * LEN).unwrap_err();
     assert!(refused.payload.is_some(), "{}", refused.fault);
+    assert!(refused.fault.to_string().contains("`f`"), "{}", refused.fault);
     drop(refused);
     drop(call(&way, &home).unwrap());
     assert_eq!(home.pool.usage().leased, 1, "that of the last call alone");
