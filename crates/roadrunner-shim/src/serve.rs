@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
-use std::{env, fs, panic, thread};
+use std::{env, fs, panic};
 
 use anyhow::{Context, Result};
 use containerd_shim_protos::create_task;
@@ -112,17 +112,21 @@ fn serve_pod(flags: &Flags, bundle: &Path) -> Result<()> {
             server.start().map(|()| server)
         })
         .context("can't serve containerd")?;
-    thread::spawn(move || drop(runtime.get().map(drop)));
+    // Without a thread to spare, the first container waits for it.
+    let _ = roadrunner_sys::spawn("runtime", move || drop(runtime.get().map(drop)));
 
     exit.wait();
     // Nobody new finds it from here on.
     launch::forget(flags, spec.pod(&flags.id));
     pod.close();
     let (done, is_done) = channel();
-    thread::spawn(move || {
+    let farewell = roadrunner_sys::spawn("farewell", move || {
         server.shutdown();
         let _ = done.send(());
     });
+    if let Err(error) = farewell {
+        tracing::warn!(%error, "no thread can be started to end connections");
+    }
     let _ = is_done.recv_timeout(FAREWELL);
     events.finish();
     if let Some(cgroup) = spec.cgroup() {

@@ -1,7 +1,7 @@
 //! Processes of one run that die: what they had lent and borrowed is given up.
 
 use std::env;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, IoSlice, Read};
 use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
@@ -14,7 +14,9 @@ use roadrunner_buffer::{
     Backing, BreakEven, BufferError, Contents, Domain, Extent, Home, Pool, PoolLimits, Sealed,
     Window,
 };
+use roadrunner_sys::{Memfd, send_with_descriptors};
 use roadrunner_transport::conformance::EchoInbox;
+use roadrunner_transport::frame::{CallMeta, HEADER_BYTES, Header, Meta, Part, Place, UNREAD};
 use roadrunner_transport::{
     Account, Call, Caller, Fault, Inbox, Lender, Payload, Reply, Terms, Trace, Transport, Trust,
     Undelivered, Unix, UnixServer,
@@ -200,4 +202,47 @@ fn a_segment_that_an_unread_call_passed_on_comes_back_to_its_owner() {
     drop(refused);
     drop(call(&owner, &home).unwrap());
     assert_eq!(owners.pool.usage().leased, 1, "that of the last answer alone");
+}
+
+/// Makes a call with these memfds, each said to be a segment with a payload, and takes the answer: its number,
+/// and the segments that it gives back.
+fn call_with_memfds(name: &str, memfds: &[&Memfd]) -> (u64, Vec<u64>) {
+    let mut stream = UnixStream::connect_addr(&address(name)).unwrap();
+    let part = Part { len: LEN as u64, place: Place::Segment };
+    let meta = Meta::Call(CallMeta {
+        function: "f".into(),
+        time_left_us: 20_000_000,
+        depth: 0,
+        many: true,
+        parts: vec![part; memfds.len()],
+        released: Vec::new(),
+    });
+    let frame = meta.encode(7, Trace::default(), false).unwrap();
+    let fds: Vec<_> = memfds.iter().map(|memfd| memfd.as_fd()).collect();
+    let slices = [IoSlice::new(&frame)];
+    assert_eq!(send_with_descriptors(stream.as_fd(), &slices, &fds).unwrap(), frame.len());
+    let mut head = [0; HEADER_BYTES];
+    stream.read_exact(&mut head).unwrap();
+    let header = Header::decode(&head, LEN as u64).unwrap();
+    let mut rest = vec![0; header.meta_len as usize];
+    stream.read_exact(&mut rest).unwrap();
+    let meta = Meta::decode(&header, &rest, LEN as u64).unwrap();
+    (header.id, meta.released().to_vec())
+}
+
+#[test]
+fn nothing_is_given_back_of_a_call_that_is_not_read() {
+    let (name, listener) = listening("half");
+    let home = home();
+    let terms = terms(&home, std::process::id());
+    let _server = UnixServer::on(listener, Arc::new(Lends(home)), terms).unwrap();
+    let [good, short] = [LEN, LEN / 2].map(|len| {
+        let memfd = Memfd::new(len).unwrap();
+        memfd.seal_length().unwrap();
+        memfd
+    });
+    assert_eq!(call_with_memfds(&name, &[&good, &short]), (UNREAD, vec![]));
+    // The sender has it as before. What a call brought that is read is given back.
+    assert_eq!(call_with_memfds(&name, &[]), (7, vec![]));
+    assert_eq!(call_with_memfds(&name, &[&good]), (7, vec![good.id().unwrap()]));
 }
